@@ -1,0 +1,1 @@
+"""The client: a repository as a mount, as a Python API and as an fsspec file system."""

@@ -1,0 +1,379 @@
+"""Catalogs: the rows of a subtree's directory entries. Spec: docs/reference/formats/catalog.md.
+
+This module knows what the columns mean, bit by bit; opening SQLite files is `repository.catalogs`'s
+job. Paths are bytes, relative to the repository root: the root is `b""`, all others begin with `/`
+and do not end with one. In nested catalogs, too, paths count from the root of the repository.
+"""
+
+import hashlib
+import stat
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from enum import IntFlag
+from typing import Any, Self
+
+from outcrop.errors import FormatError
+from outcrop.formats.hashes import Compression, ContentHash, HashAlgorithm
+
+SCHEMA = "2.5"
+SCHEMA_REVISION = 7
+READABLE_SCHEMAS = ("2.4", "2.5")
+DEFAULT_TTL_SECONDS = 240
+
+DDL = (
+    "CREATE TABLE properties (key TEXT, value TEXT, CONSTRAINT pk_properties PRIMARY KEY (key))",
+    "CREATE TABLE catalog (md5path_1 INTEGER, md5path_2 INTEGER, parent_1 INTEGER, "
+    "parent_2 INTEGER, hardlinks INTEGER, hash BLOB, size INTEGER, mode INTEGER, mtime INTEGER, "
+    "mtimens INTEGER, flags INTEGER, name TEXT, symlink TEXT, uid INTEGER, gid INTEGER, "
+    "xattr BLOB, CONSTRAINT pk_catalog PRIMARY KEY (md5path_1, md5path_2))",
+    "CREATE INDEX idx_catalog_parent ON catalog (parent_1, parent_2)",
+    "CREATE TABLE chunks (md5path_1 INTEGER, md5path_2 INTEGER, offset INTEGER, size INTEGER, "
+    "hash BLOB, CONSTRAINT pk_chunks PRIMARY KEY (md5path_1, md5path_2, offset, size), "
+    "FOREIGN KEY (md5path_1, md5path_2) REFERENCES catalog(md5path_1, md5path_2))",
+    "CREATE TABLE nested_catalogs (path TEXT, sha1 TEXT, size INTEGER, "
+    "CONSTRAINT pk_nested_catalogs PRIMARY KEY (path))",
+    "CREATE TABLE bind_mountpoints (path TEXT, sha1 TEXT, size INTEGER, "
+    "CONSTRAINT pk_bind_mountpoints PRIMARY KEY (path))",
+    "CREATE TABLE statistics (counter TEXT, value INTEGER, "
+    "CONSTRAINT pk_statistics PRIMARY KEY (counter))",
+)
+"""What a writer executes for a new catalog, in this order (schema 2.5 revision 7)."""
+
+
+def path_hash(path: bytes) -> tuple[int, int]:
+    """The key of a path: both halves of its MD5 as little-endian signed 64-bit numbers."""
+    digest = hashlib.md5(path, usedforsecurity=False).digest()
+    return (
+        int.from_bytes(digest[:8], "little", signed=True),
+        int.from_bytes(digest[8:], "little", signed=True),
+    )
+
+
+def parent_hash(path: bytes) -> tuple[int, int]:
+    """The `parent_1, parent_2` of a path; the root directory has (0, 0)."""
+    return path_hash(path.rpartition(b"/")[0]) if path else (0, 0)
+
+
+class EntryFlags(IntFlag):
+    """The `flags` column but for its two numbers: hash algorithm (8-10), compression (11-13)."""
+
+    DIRECTORY = 1
+    NESTED_MOUNTPOINT = 2
+    FILE = 4
+    SYMLINK = 8
+    SPECIAL = 16
+    NESTED_ROOT = 32
+    CHUNKED = 64
+    EXTERNAL = 128
+    BIND_MOUNTPOINT = 0x4000
+    HIDDEN = 0x8000
+    DIRECT_IO = 0x10000
+
+
+_ALGORITHM_SHIFT = 8
+_COMPRESSION_SHIFT = 11
+
+COLUMNS = (
+    "hardlinks", "hash", "size", "mode", "mtime", "mtimens", "flags", "name", "symlink",
+    "uid", "gid", "xattr",
+)  # fmt: skip
+"""The columns of a directory entry, without its key, in the order of `DirectoryEntry.from_row`."""
+
+
+def select_list(available: Collection[str]) -> str:
+    """SQL for `COLUMNS` of a catalog that may be older: NULL for what revision < 7 lacks."""
+    return ", ".join(c if c in available else f"NULL AS {c}" for c in COLUMNS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectoryEntry:
+    """One row: everything a repository says about one name.
+
+    `mode` has the file type bits. `size` is in bytes; for a symlink the length of the raw target,
+    for a device 0 (the number is in `rdev`, glibc's 64-bit encoding). `mtime` is unix seconds,
+    `mtime_ns` the nanoseconds within the second, `None` where the publisher did not record them.
+    `hardlink_group` is 0 for none, else unique in its catalog. `xattrs` is the blob of spec 7.
+    """
+
+    name: bytes
+    mode: int
+    nlink: int = 1
+    hardlink_group: int = 0
+    size: int = 0
+    rdev: int = 0
+    mtime: int = 0
+    mtime_ns: int | None = None
+    uid: int = 0
+    gid: int = 0
+    content: ContentHash | None = None
+    algorithm: HashAlgorithm = HashAlgorithm.SHA1
+    compression: Compression = Compression.ZLIB
+    symlink: bytes = b""
+    xattrs: bytes | None = None
+    is_nested_mountpoint: bool = False
+    is_nested_root: bool = False
+    is_bind_mountpoint: bool = False
+    is_hidden: bool = False
+    is_chunked: bool = False
+    is_external: bool = False
+    is_direct_io: bool = False
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether it is a directory."""
+        return stat.S_ISDIR(self.mode)
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether it is a regular file."""
+        return stat.S_ISREG(self.mode)
+
+    @property
+    def is_symlink(self) -> bool:
+        """Whether it is a symbolic link."""
+        return stat.S_ISLNK(self.mode)
+
+    @property
+    def is_special(self) -> bool:
+        """Whether it is a fifo, socket or device."""
+        return not (self.is_directory or self.is_regular or self.is_symlink)
+
+    @property
+    def flags(self) -> int:
+        """The `flags` column, both numbers included."""
+        if self.is_directory:
+            flags = int(EntryFlags.DIRECTORY)
+            if self.is_nested_root:
+                flags |= EntryFlags.NESTED_ROOT
+            elif self.is_nested_mountpoint:
+                flags |= EntryFlags.NESTED_MOUNTPOINT
+            elif self.is_bind_mountpoint:
+                flags |= EntryFlags.BIND_MOUNTPOINT
+            return flags | (EntryFlags.HIDDEN if self.is_hidden else 0)
+        flags = int(EntryFlags.FILE)
+        if self.is_symlink:
+            return flags | EntryFlags.SYMLINK
+        if self.is_special:
+            return flags | EntryFlags.SPECIAL
+        flags |= self.compression.value << _COMPRESSION_SHIFT
+        if self.content is not None or self.is_chunked:
+            flags |= (self.algorithm.number - 1) << _ALGORITHM_SHIFT
+        if self.is_chunked:
+            flags |= EntryFlags.CHUNKED
+        if self.is_external:
+            flags |= EntryFlags.EXTERNAL
+        if self.is_direct_io:
+            flags |= EntryFlags.DIRECT_IO
+        return flags
+
+    @classmethod
+    def from_row(cls, row: Sequence[Any]) -> Self:
+        """Read the values of `COLUMNS` as SQLite gives them (text as bytes).
+
+        Raises FormatError where a value is of the wrong kind or contradicts another.
+        """
+        hardlinks, digest, size, mode, mtime, mtime_ns, bits, name, symlink, uid, gid, xattrs = row
+        for value in (hardlinks, size, mode, mtime, bits, uid, gid):
+            if type(value) is not int:
+                raise FormatError(f"catalog row {name!r}: a number is missing or of another kind")
+        if type(name) is not bytes or b"/" in name or b"\0" in name or name in (b".", b".."):
+            raise FormatError(f"catalog row has an impossible name: {name!r}")
+        flags = EntryFlags(bits & ~((7 << _ALGORITHM_SHIFT) | (7 << _COMPRESSION_SHIFT)))
+        _check_kind(name, mode, flags)
+        algorithm = HashAlgorithm.from_number(((bits >> _ALGORITHM_SHIFT) & 7) + 1)
+        regular = stat.S_ISREG(mode)
+        device = stat.S_ISBLK(mode) or stat.S_ISCHR(mode)
+        if size < 0 or hardlinks < 0:
+            raise FormatError(f"catalog row {name!r}: negative size or link count")
+        symlink = symlink or b""
+        return cls(
+            name=name,
+            mode=mode,
+            nlink=hardlinks & 0xFFFFFFFF,
+            hardlink_group=hardlinks >> 32,
+            size=len(symlink) if flags & EntryFlags.SYMLINK else 0 if device else size,
+            rdev=size if device else 0,
+            mtime=mtime,
+            mtime_ns=mtime_ns,
+            uid=uid & 0xFFFFFFFF,
+            gid=gid & 0xFFFFFFFF,
+            content=ContentHash(algorithm, bytes(digest)) if digest and regular else None,
+            algorithm=algorithm,
+            compression=_compression((bits >> _COMPRESSION_SHIFT) & 7, name),
+            symlink=bytes(symlink),
+            xattrs=bytes(xattrs) if xattrs else None,
+            is_nested_mountpoint=bool(flags & EntryFlags.NESTED_MOUNTPOINT),
+            is_nested_root=bool(flags & EntryFlags.NESTED_ROOT),
+            is_bind_mountpoint=bool(flags & EntryFlags.BIND_MOUNTPOINT),
+            is_hidden=bool(flags & EntryFlags.HIDDEN),
+            is_chunked=regular and bool(flags & EntryFlags.CHUNKED),
+            is_external=regular and bool(flags & EntryFlags.EXTERNAL),
+            is_direct_io=regular and bool(flags & EntryFlags.DIRECT_IO),
+        )
+
+    def to_row(self) -> tuple[Any, ...]:
+        """The values of `COLUMNS` for a writer; names as `str` with surrogate escapes undone.
+
+        SQLite stores TEXT as bytes without checking them, so names that are not UTF-8 must go
+        in through `CAST(? AS TEXT)` of a blob: the writer's statement does that.
+        """
+        return (
+            self.hardlink_group << 32 | self.nlink,
+            self.content.digest if self.content is not None else None,
+            self.rdev if self.rdev else self.size,
+            self.mode,
+            self.mtime,
+            self.mtime_ns,
+            self.flags,
+            self.name,
+            self.symlink,
+            self.uid,
+            self.gid,
+            self.xattrs,
+        )
+
+
+def _check_kind(name: bytes, mode: int, flags: EntryFlags) -> None:
+    directory = bool(flags & EntryFlags.DIRECTORY)
+    symlink = bool(flags & EntryFlags.SYMLINK)
+    if stat.S_ISDIR(mode) != directory or stat.S_ISLNK(mode) != symlink:
+        raise FormatError(f"catalog row {name!r}: mode {mode:o} contradicts its flags")
+    if not 0 <= mode <= 0o177777 or stat.S_IFMT(mode) not in _KINDS:
+        raise FormatError(f"catalog row {name!r}: mode {mode:o} is of no known file type")
+
+
+_KINDS = frozenset(
+    (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR,
+     stat.S_IFBLK)
+)  # fmt: skip
+
+
+def _compression(number: int, name: bytes) -> Compression:
+    try:
+        return Compression(number)
+    except ValueError as error:
+        raise FormatError(f"catalog row {name!r}: unknown compression {number}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """One row of `chunks`: `size` plain bytes at `offset` of the file."""
+
+    offset: int
+    size: int
+    hash: ContentHash
+
+
+@dataclass(frozen=True, slots=True)
+class NestedCatalog:
+    """One row of `nested_catalogs`: where a child catalog is mounted and which object it is.
+
+    `size` is the number of bytes of its uncompressed database file (0: unknown, old schema).
+    """
+
+    path: bytes
+    hash: ContentHash
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """The statistics of one catalog (`self`) or of all below it (`subtree`); spec 6.7."""
+
+    regular: int = 0
+    symlink: int = 0
+    special: int = 0
+    dir: int = 0
+    nested: int = 0
+    chunked: int = 0
+    chunks: int = 0
+    file_size: int = 0
+    chunked_size: int = 0
+    xattr: int = 0
+    external: int = 0
+    external_file_size: int = 0
+
+    def __add__(self, other: "Counters") -> "Counters":
+        return Counters(*(getattr(self, f) + getattr(other, f) for f in COUNTER_NAMES))
+
+    def __sub__(self, other: "Counters") -> "Counters":
+        return Counters(*(getattr(self, f) - getattr(other, f) for f in COUNTER_NAMES))
+
+    @property
+    def entries(self) -> int:
+        """All directory entries."""
+        return self.regular + self.symlink + self.special + self.dir
+
+    @classmethod
+    def of_entry(cls, entry: DirectoryEntry, chunks: int = 0) -> "Counters":
+        """What one entry adds, `chunks` being the number of its chunks."""
+        xattr = 1 if entry.xattrs else 0
+        if entry.is_directory:
+            return cls(dir=1, xattr=xattr)
+        if entry.is_symlink:
+            return cls(symlink=1, xattr=xattr)
+        if entry.is_special:
+            return cls(special=1, xattr=xattr)
+        return cls(
+            regular=1,
+            file_size=entry.size,
+            xattr=xattr,
+            chunked=int(entry.is_chunked),
+            chunked_size=entry.size if entry.is_chunked else 0,
+            chunks=chunks,
+            external=int(entry.is_external),
+            external_file_size=entry.size if entry.is_external else 0,
+        )
+
+    def csv(self) -> str:
+        """`name,value` lines in upstream's order, as the magic attributes print them."""
+        return "".join(f"{name},{getattr(self, name)}\n" for name in sorted(COUNTER_NAMES))
+
+
+COUNTER_NAMES = tuple(f.name for f in fields(Counters))
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """Both sets of counters of a catalog."""
+
+    self_: Counters = field(default_factory=Counters)
+    subtree: Counters = field(default_factory=Counters)
+
+    @property
+    def total(self) -> Counters:
+        """This catalog and everything below it."""
+        return self.self_ + self.subtree
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[tuple[str, Any]]) -> "Statistics":
+        """Read the `statistics` table; counters an old revision lacks are 0."""
+        values: dict[str, int] = {}
+        for counter, value in rows:
+            try:
+                values[counter] = int(value)
+            except (TypeError, ValueError) as error:
+                raise FormatError(f"statistics counter {counter!r} is not a number") from error
+        return cls(
+            Counters(*(values.get(f"self_{name}", 0) for name in COUNTER_NAMES)),
+            Counters(*(values.get(f"subtree_{name}", 0) for name in COUNTER_NAMES)),
+        )
+
+    def rows(self) -> list[tuple[str, int]]:
+        """The 24 rows a writer stores."""
+        return [
+            (f"{kind}_{name}", getattr(counters, name))
+            for kind, counters in (("self", self.self_), ("subtree", self.subtree))
+            for name in COUNTER_NAMES
+        ]
+
+
+def check_schema(properties: Mapping[str, str]) -> int:
+    """Refuse a catalog we cannot read; return its schema revision. Raises FormatError."""
+    schema = properties.get("schema", "1.0")
+    if schema not in READABLE_SCHEMAS:
+        raise FormatError(f"catalog schema {schema} is not supported: expected 2.4 or 2.5")
+    revision = properties.get("schema_revision", "0")
+    if not revision.isdecimal():
+        raise FormatError(f"catalog schema revision {revision!r} is not a number")
+    return int(revision)

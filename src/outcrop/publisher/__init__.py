@@ -1,0 +1,1 @@
+"""Stratum 0: make repositories and publish revisions."""

@@ -1,0 +1,57 @@
+"""What can go wrong about the content of a repository rather than its bytes."""
+
+import errno
+
+from outcrop.errors import OutcropError
+
+
+class RepositoryError(OutcropError):
+    """The repository family."""
+
+    exit_code = 6
+
+
+class PathNotFound(RepositoryError):
+    """There is no such path at this revision."""
+
+    errno = errno.ENOENT
+
+
+class NotADirectory(RepositoryError):
+    """A directory was asked for and the path is something else."""
+
+    errno = errno.ENOTDIR
+
+
+class NotAFile(RepositoryError):
+    """A regular file was asked for and the path is something else."""
+
+    errno = errno.EISDIR
+
+
+class NotASymlink(RepositoryError):
+    """A symlink was asked for and the path is something else."""
+
+    errno = errno.EINVAL
+
+
+class TooManyLinks(RepositoryError):
+    """Symlinks lead in a circle."""
+
+    errno = errno.ELOOP
+
+
+class TagNotFound(RepositoryError):
+    """No such tag, or none at or before the date."""
+
+
+class RevisionConflict(RepositoryError):
+    """The trunk moved while a new revision was being made."""
+
+
+class RepositoryExists(RepositoryError):
+    """There is already a repository of that name."""
+
+
+class RepositoryNotFound(RepositoryError):
+    """There is no repository of that name here."""

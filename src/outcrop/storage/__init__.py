@@ -1,0 +1,1 @@
+"""Where objects live: one protocol, several stores, wrappers around them, and the client cache."""

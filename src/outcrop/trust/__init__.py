@@ -1,0 +1,1 @@
+"""Who may sign what: the chain master key, whitelist, certificate, manifest. Pure."""
