@@ -1,6 +1,7 @@
 """The history: a database of tags, which are named revisions.
 
-Spec: docs/reference/formats/history.md. Values and SQL text; opening database files is the business of `outcrop.repository`.
+Spec: docs/reference/formats/history.md. Values and SQL text; opening database files is the
+business of `outcrop.repository`.
 """
 
 import re
