@@ -12,6 +12,10 @@ class StorageError(OutcropError):
     is_retryable = False
 
 
+class InvalidName(StorageError):
+    """Not a name a file in a store can have: empty, absolute, or leading out of the store."""
+
+
 class ObjectNotFound(StorageError):
     """The store answered that it has no such object."""
 
@@ -40,3 +44,28 @@ class StorageReadOnly(StorageError):
     """The place cannot be written to."""
 
     errno = errno.EROFS
+
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_WRITING = {errno.EROFS, errno.EACCES, errno.EPERM}
+
+
+def is_no_room(error: OSError) -> bool:
+    """Whether the operating system says that a disk or a quota is full."""
+    return error.errno in _NO_ROOM
+
+
+def read_error(error: OSError, place: str) -> StorageError:
+    """The storage error for a failed read of `place`; raise it `from` the original."""
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+        return ObjectNotFound(f"{place}: not found")
+    return StorageUnavailable(f"{place}: cannot be read: {error.strerror}")
+
+
+def write_error(error: OSError, place: str) -> StorageError:
+    """The storage error for a failed write to `place`; raise it `from` the original."""
+    if is_no_room(error):
+        return StorageFull(f"{place}: {error.strerror}", hint="make room on that disk")
+    if error.errno in _NO_WRITING:
+        return StorageReadOnly(f"{place}: cannot be written: {error.strerror}")
+    return StorageUnavailable(f"{place}: cannot be written: {error.strerror}")

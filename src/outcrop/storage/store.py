@@ -8,15 +8,18 @@ the sink says the bytes are corrupt, and nobody can forget the check.
 
 import io
 from collections.abc import Iterator
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, cast
 
-from isal import isal_zlib
+from isal import igzip_lib
 
 from outcrop.formats.hashes import Compression, ContentHash, ObjectRef, new_hasher
-from outcrop.storage.errors import ObjectCorrupt, ObjectTooBig
+from outcrop.storage.errors import InvalidName, ObjectCorrupt, ObjectTooBig
 
 MAX_NAMED_FILE_BYTES = 64 * 1024 * 1024
 """Limit of a mutable file (`.cvmfspublished` and friends) where no tighter one is known."""
+
+MAX_UNSIZED_OBJECT_BYTES = 1024 * 1024 * 1024
+"""Limit of an object whose size no catalog tells, where the caller knows no tighter one."""
 
 
 class Sink(Protocol):
@@ -38,8 +41,9 @@ class ObjectStore(Protocol):
     def fetch(self, name: str, sink: Sink, *, byte_range: tuple[int, int] | None = None) -> None:
         """Pour the file `name` (or `(offset, length)` of it) into the sink, then finish it.
 
-        Raises ObjectNotFound, ObjectCorrupt, ObjectTooBig or StorageUnavailable; each names the
-        place that was asked. What the sink raises goes through unless asking elsewhere helps.
+        Raises ObjectNotFound, ObjectCorrupt (also for a range the file does not hold),
+        ObjectTooBig, InvalidName or StorageUnavailable; each names the place that was asked. What
+        the sink raises goes through unless asking elsewhere helps.
         """
 
     def fetch_external(
@@ -105,58 +109,88 @@ class MemorySink:
 class ObjectSink:
     """Checks one object on the fly: hashes the stored bytes, writes the plain ones to `out`.
 
-    `out` must be seekable and is truncated by `begin`. Nothing in it may be used before `finish`
-    returned. `limit` bounds the plain bytes where the reference does not know the size, so a
-    decompression bomb stops early.
+    `out` must be seekable and is emptied first, and again whenever the transfer starts over.
+    Nothing in it may be used before `finish` returned. `limit` bounds the plain bytes where the
+    reference does not know the size, so a decompression bomb stops early. The stored bytes are
+    bounded too: by what so many plain bytes could need at worst.
     """
 
     def __init__(self, ref: ObjectRef, out: BinaryIO, *, limit: int) -> None:
         self._ref = ref
         self._out = out
         self._limit = ref.size if ref.size is not None else limit
-        self.begin()
+        self._stored_limit = self._limit
+        if ref.compression is Compression.ZLIB:
+            self._stored_limit += self._limit // 4 + _ZLIB_OVERHEAD_BYTES
+        out.seek(0)
+        out.truncate()
+        self._reset()
+
+    def _reset(self) -> None:
+        self._hasher = new_hasher(self._ref.hash.algorithm)
+        self._inflater = _new_inflater() if self._ref.compression is Compression.ZLIB else None
+        self._stored_size = 0
+        self._plain_size = 0
 
     def begin(self) -> None:
         """Start over."""
-        self._out.seek(0)
-        self._out.truncate()
-        self._hasher = new_hasher(self._ref.hash.algorithm)
-        self._inflate = (
-            isal_zlib.decompressobj() if self._ref.compression is Compression.ZLIB else None
-        )
-        self._plain_size = 0
+        if self._stored_size:
+            self._out.seek(0)
+            self._out.truncate()
+            self._reset()
 
     def write(self, block: bytes) -> None:
         """Hash, inflate, write. Raises ObjectTooBig, ObjectCorrupt."""
-        self._hasher.update(block)
-        if self._inflate is None:
-            self._emit(bytes(block))
+        if not block:
             return
-        pending = block
-        while pending:
-            if self._inflate.eof:
-                raise ObjectCorrupt(f"{self._ref.path}: bytes after the end of the zlib stream")
+        self._stored_size += len(block)
+        if self._stored_size > self._stored_limit:
+            raise self._too_many("stored")
+        self._hasher.update(block)
+        if self._inflater is None:
+            self._emit(block)
+        else:
+            self._inflate(self._inflater, block)
+
+    def _inflate(self, inflater: igzip_lib.IgzipDecompressor, block: bytes) -> None:
+        if inflater.eof:
+            raise ObjectCorrupt(f"{self._ref.path}: bytes after the end of the zlib stream")
+        while True:
+            step = min(_INFLATE_STEP, self._limit - self._plain_size + 1)
             try:
-                plain = self._inflate.decompress(pending, _INFLATE_STEP)
-            except isal_zlib.error as error:
+                plain = inflater.decompress(block, step)
+            except _InflateError as error:
                 raise ObjectCorrupt(f"{self._ref.path}: not a zlib stream: {error}") from error
             self._emit(plain)
-            pending = self._inflate.unconsumed_tail
-            if not plain and not pending:
-                break
+            if inflater.eof:
+                if inflater.unused_data:
+                    raise ObjectCorrupt(f"{self._ref.path}: bytes after the end of the zlib stream")
+                return
+            if inflater.needs_input:
+                return
+            block = b""  # the inflater kept what it has not unpacked yet
 
     def _emit(self, plain: bytes) -> None:
         self._plain_size += len(plain)
         if self._plain_size > self._limit:
-            raise ObjectTooBig(f"{self._ref.path}: more than {self._limit} bytes when unpacked")
+            raise self._too_many("plain")
         self._out.write(plain)
+
+    def _too_many(self, form: str) -> ObjectCorrupt | ObjectTooBig:
+        if self._ref.size is not None:
+            return ObjectCorrupt(
+                f"{self._ref.path}: too many {form} bytes, its catalog says {self._ref.size}"
+            )
+        return ObjectTooBig(
+            f"{self._ref.path}: too many {form} bytes, at most {self._limit} plain ones are taken"
+        )
 
     def finish(self) -> None:
         """Raises ObjectCorrupt unless stream end, hash and size are all right."""
         found = self._hasher.hash()
         if found != self._ref.hash:
             raise ObjectCorrupt(f"{self._ref.path}: content hash is {found}")
-        if self._inflate is not None and not self._inflate.eof:
+        if self._inflater is not None and not self._inflater.eof:
             raise ObjectCorrupt(f"{self._ref.path}: the zlib stream is cut short")
         if self._ref.size is not None and self._plain_size != self._ref.size:
             raise ObjectCorrupt(
@@ -165,6 +199,37 @@ class ObjectSink:
 
 
 _INFLATE_STEP = 1 << 20
+_ZLIB_OVERHEAD_BYTES = 4096
+_InflateError = cast("type[Exception]", igzip_lib.IsalError)
+"""isal's type stubs call its exception class an exception instance."""
+
+
+def _new_inflater() -> igzip_lib.IgzipDecompressor:
+    # Not isal_zlib.decompressobj: with a length limit it takes all input, keeps output back, and
+    # has no way to tell.
+    return igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_ZLIB)
+
+
+class ObjectOpener(Protocol):
+    """Objects as open files: what repositories and mounts read through. Safe for many threads."""
+
+    def open_object(
+        self, ref: ObjectRef, *, pin: bool = False, limit: int = MAX_UNSIZED_OBJECT_BYTES
+    ) -> int:
+        """A new read-only file descriptor of exactly the plain, checked bytes, at position 0.
+
+        It is a regular file and the caller's to close. `pin` keeps the object in the cache for as
+        long as the descriptor (or a duplicate) is open. `limit` bounds an object of unknown size.
+        Raises what `ObjectStore.fetch` raises, and StorageFull.
+        """
+
+
+def check_name(name: str) -> str:
+    """Return a store name as it is, or raise InvalidName if it could lead out of the store."""
+    parts = name.split("/")
+    if "\0" in name or any(part in ("", ".", "..") for part in parts):
+        raise InvalidName(f"{name[:100]!r} is not the name of a stored file")
+    return name
 
 
 def read_file(store: ObjectStore, name: str, *, limit: int = MAX_NAMED_FILE_BYTES) -> bytes:
