@@ -1,0 +1,1 @@
+"""What Outcrop costs, measured side by side: `python -m benchmarks --help`."""
