@@ -13,11 +13,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Literal, Self, cast
 
-from outcrop.client.connection import Connection, connect, default_locations, find_target
+from outcrop.client.connection import Connection, connect, find_target
 from outcrop.formats.catalog import DirectoryEntry
 from outcrop.formats.history import Tag
 from outcrop.repository.errors import NotAFile
 from outcrop.repository.tree import Revision, normalize
+from outcrop.storage.locations import default_locations
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +83,12 @@ class Repository:
 
     def listdir(self, path: str = "/") -> list[str]:
         """Names in a directory, sorted. Raises PathNotFound, NotADirectory."""
-        return [os.fsdecode(entry.name) for entry in self.tree.list(self.resolve(path))]
+        return [os.fsdecode(entry.name) for entry in self.tree.entries(self.resolve(path))]
 
     def scandir(self, path: str = "/") -> list[Stat]:
         """The entries of a directory with all that is known of them, by name."""
         here = self.resolve(path)
-        return [_stat(here + b"/" + e.name, e) for e in self.tree.list(here)]
+        return [_stat(here + b"/" + e.name, e) for e in self.tree.entries(here)]
 
     def stat(self, path: str, *, follow_symlinks: bool = True) -> Stat:
         """All that is known about a path. Raises PathNotFound."""

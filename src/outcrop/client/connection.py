@@ -1,6 +1,5 @@
 """From a target a user names and settings to a repository that can be opened: the wiring."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ from outcrop.storage.cache import Cache
 from outcrop.storage.http import HttpSettings, HttpStore
 from outcrop.storage.local import LocalStore
 from outcrop.storage.locations import Locations
-from outcrop.storage.store import ObjectStore, TransientOpener, read_file
+from outcrop.storage.store import ObjectStore, read_file
+from outcrop.storage.temporary import TransientOpener
 from outcrop.trust.blacklist import Blacklist
 from outcrop.trust.chain import read_manifest_unverified_pointer
 from outcrop.trust.keys import PublicKey, load_public_keys
@@ -222,13 +222,3 @@ def _read_blacklist(path: Path) -> Blacklist:
         return Blacklist.parse(b"")
     except OSError as error:
         raise SettingsError(f"blacklist {path}: {error.strerror}") from error
-
-
-def default_locations() -> Locations:
-    """`$OUTCROP_ROOT`, else `/` for root and `~/.local/share/outcrop` for everybody else."""
-    chosen = os.environ.get("OUTCROP_ROOT")
-    if chosen:
-        return Locations(Path(chosen))
-    if os.geteuid() == 0:
-        return Locations(Path("/"))
-    return Locations(Path("~/.local/share/outcrop").expanduser())

@@ -1,5 +1,6 @@
 """Where the tools keep things on this machine: the classic CernVM-FS paths below one root."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,3 +50,13 @@ class Locations:
     def run(self) -> Path:
         """State of running mounts: one directory each."""
         return self.root / "var/lib/cvmfs/run"
+
+
+def default_locations() -> Locations:
+    """`$OUTCROP_ROOT`, else `/` for root and `~/.local/share/outcrop` for everybody else."""
+    chosen = os.environ.get("OUTCROP_ROOT")
+    if chosen:
+        return Locations(Path(chosen).absolute())
+    if os.geteuid() == 0:
+        return Locations(Path("/"))
+    return Locations(Path("~/.local/share/outcrop").expanduser())
