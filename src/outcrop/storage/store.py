@@ -122,8 +122,7 @@ class ObjectSink:
         self._stored_limit = self._limit
         if ref.compression is Compression.ZLIB:
             self._stored_limit += self._limit // 4 + _ZLIB_OVERHEAD_BYTES
-        out.seek(0)
-        out.truncate()
+        _empty(out)
         self._reset()
 
     def _reset(self) -> None:
@@ -135,8 +134,7 @@ class ObjectSink:
     def begin(self) -> None:
         """Start over."""
         if self._stored_size:
-            self._out.seek(0)
-            self._out.truncate()
+            _empty(self._out)
             self._reset()
 
     def write(self, block: bytes) -> None:
@@ -196,6 +194,13 @@ class ObjectSink:
             raise ObjectCorrupt(
                 f"{self._ref.path}: has {self._plain_size} bytes, its catalog says {self._ref.size}"
             )
+
+
+def _empty(out: BinaryIO) -> None:
+    # Never truncate for nothing: ext4 then writes the file to disk as soon as it is closed.
+    if out.seek(0, io.SEEK_END) > 0:
+        out.seek(0)
+        out.truncate()
 
 
 _INFLATE_STEP = 1 << 20
