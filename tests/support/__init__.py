@@ -1,0 +1,1 @@
+"""What several tests use: a fake of the other side, one noun per file."""
