@@ -1,0 +1,103 @@
+"""The statements that `repository.working_catalog` executes; all names in them are our own."""
+
+from outcrop.formats.catalog import COLUMNS
+
+_ALL_COLUMNS = ("md5path_1", "md5path_2", "parent_1", "parent_2", *COLUMNS)
+_COLUMN_LIST = ", ".join(_ALL_COLUMNS)
+_TEXT_COLUMNS = ("name", "symlink")  # given as bytes, as names need not be UTF-8
+_CHUNK_COLUMNS = "md5path_1, md5path_2, offset, size, hash"
+_AT = "WHERE md5path_1 = ? AND md5path_2 = ?"
+_SELECT = f"SELECT {', '.join(COLUMNS)} FROM catalog "
+
+SELECT_ENTRY = _SELECT + _AT
+SELECT_ENTRIES = _SELECT + "WHERE parent_1 = ? AND parent_2 = ?"
+SELECT_ANY_ENTRY = "SELECT 1 FROM catalog WHERE parent_1 = ? AND parent_2 = ? LIMIT 1"
+SELECT_LINKS = f"SELECT hardlinks, flags FROM catalog {_AT}"
+SELECT_HIGHEST_LINKS = "SELECT coalesce(max(hardlinks), 0) FROM catalog"
+SELECT_CHUNKS = f"SELECT offset, size, hash FROM chunks {_AT} ORDER BY offset"
+SELECT_NESTED = "SELECT path, sha1, size FROM nested_catalogs"
+SELECT_ROW_IDS = "SELECT count(*), coalesce(max(rowid), 0) FROM catalog"
+
+UPSERT_ENTRY = (
+    f"INSERT INTO catalog ({_COLUMN_LIST}) VALUES ("
+    + ", ".join("CAST(? AS TEXT)" if c in _TEXT_COLUMNS else "?" for c in _ALL_COLUMNS)
+    + ") ON CONFLICT (md5path_1, md5path_2) DO UPDATE SET "
+    + ", ".join(f"{c} = excluded.{c}" for c in COLUMNS)
+)
+INSERT_CHUNK = f"INSERT INTO chunks ({_CHUNK_COLUMNS}) VALUES (?, ?, ?, ?, ?)"
+INSERT_NESTED = "INSERT INTO nested_catalogs (path, sha1, size) VALUES (CAST(? AS TEXT), ?, ?)"
+INSERT_ROOT_PREFIX = "INSERT INTO properties VALUES ('root_prefix', CAST(? AS TEXT))"
+UPSERT_PROPERTY = "INSERT OR REPLACE INTO properties VALUES (?, ?)"
+UPSERT_COUNTER = "INSERT OR REPLACE INTO statistics VALUES (?, ?)"
+
+DELETE_ENTRY = f"DELETE FROM catalog {_AT}"
+DELETE_CHUNKS = f"DELETE FROM chunks {_AT}"
+DELETE_NESTED = "DELETE FROM nested_catalogs"
+
+ADD_LINKS = f"UPDATE catalog SET hardlinks = hardlinks + ? {_AT}"
+SET_GROUP_LINKS = (
+    "UPDATE catalog SET hardlinks = ? WHERE parent_1 = ? AND parent_2 = ? AND hardlinks = ? "
+    "AND NOT (md5path_1 = ? AND md5path_2 = ?)"
+)
+
+SELECT_BELOW = (
+    "CREATE TEMP TABLE IF NOT EXISTS moved (id INTEGER PRIMARY KEY, a INTEGER, b INTEGER)",
+    "DELETE FROM temp.moved",
+    "INSERT INTO temp.moved "
+    "WITH RECURSIVE below (id, a, b) AS ("
+    " SELECT rowid, md5path_1, md5path_2 FROM main.catalog WHERE parent_1 = :a AND parent_2 = :b"
+    " UNION ALL SELECT c.rowid, c.md5path_1, c.md5path_2 FROM main.catalog c JOIN below"
+    " ON c.parent_1 = below.a AND c.parent_2 = below.b) "
+    "SELECT id, a, b FROM below",
+)
+"""Put the keys of all rows below a directory into the table `moved`."""
+
+DELETE_MOVED = (
+    "DELETE FROM main.chunks WHERE (md5path_1, md5path_2) IN (SELECT a, b FROM temp.moved)",
+    "DELETE FROM main.catalog WHERE rowid IN (SELECT id FROM temp.moved)",
+    "DELETE FROM temp.moved",
+)
+
+_SHIFTED_LIST = _COLUMN_LIST.replace(
+    "hardlinks", "CASE WHEN hardlinks >> 32 THEN hardlinks + :shift ELSE hardlinks END"
+)
+COPY_MOVED = (
+    f"INSERT INTO target.catalog ({_COLUMN_LIST}) SELECT {_SHIFTED_LIST} FROM main.catalog "
+    "WHERE rowid IN (SELECT id FROM temp.moved) ORDER BY rowid",
+    f"INSERT INTO target.chunks ({_CHUNK_COLUMNS}) SELECT {_CHUNK_COLUMNS} FROM main.chunks "
+    "WHERE (md5path_1, md5path_2) IN (SELECT a, b FROM temp.moved)",
+)
+"""Copy these rows to the attached database `target`, hard link groups renumbered by `shift`."""
+
+COMPACT = (
+    f"CREATE TEMP TABLE dense AS SELECT {_COLUMN_LIST} FROM catalog ORDER BY rowid",
+    "DELETE FROM catalog",
+    f"INSERT INTO catalog ({_COLUMN_LIST}) SELECT {_COLUMN_LIST} FROM temp.dense ORDER BY rowid",
+    "DROP TABLE temp.dense",
+    "COMMIT",
+    "VACUUM",
+    "BEGIN",
+)
+"""Number the rows without gaps and give unused pages back (spec 6.8)."""
+
+COUNT = """SELECT
+ coalesce(sum(kind = 32768), 0), coalesce(sum(kind = 40960), 0),
+ coalesce(sum(kind NOT IN (32768, 40960, 16384)), 0), coalesce(sum(kind = 16384), 0),
+ (SELECT count(*) FROM nested_catalogs),
+ coalesce(sum(chunked), 0), (SELECT count(*) FROM chunks),
+ coalesce(sum(size * (kind = 32768)), 0), coalesce(sum(size * chunked), 0),
+ coalesce(sum(has_xattr), 0), coalesce(sum(external), 0), coalesce(sum(size * external), 0)
+ FROM (SELECT mode & 61440 AS kind, size, xattr IS NOT NULL AS has_xattr,
+  (mode & 61440) = 32768 AND flags & 64 <> 0 AS chunked,
+  (mode & 61440) = 32768 AND flags & 128 <> 0 AS external FROM catalog)"""
+"""The counters of a catalog's own rows, in the order of `Counters`; 32768 is S_IFREG, …"""
+
+UPGRADE_COLUMNS = (
+    ("nested_catalogs", "size", "INTEGER"),
+    ("catalog", "xattr", "BLOB"),
+    ("catalog", "mtimens", "INTEGER"),
+)
+CREATE_BIND_MOUNTPOINTS = (
+    "CREATE TABLE IF NOT EXISTS bind_mountpoints (path TEXT, sha1 TEXT, size INTEGER, "
+    "CONSTRAINT pk_bind_mountpoints PRIMARY KEY (path))"
+)
