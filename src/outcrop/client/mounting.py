@@ -189,9 +189,8 @@ def serve_mount(
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     fd = mount(mountpoint, fsname=revision.fqrn, options=_options(connection, allow_other))
     record = _record(connection, mountpoint, directory)
-    stopping = threading.Event()
     try:
-        with _signals(lambda: (stopping.set(), mounted.stop())):
+        with _signals(mounted.stop):
             (directory / _STATE_FILE).write_text(json.dumps(asdict(record)))
             mounted.serve(fd, talk_path=record.talk_socket, ready=ready)
     finally:
@@ -224,7 +223,7 @@ def _record(connection: Connection, mountpoint: Path, directory: Path) -> MountR
 
 
 @contextlib.contextmanager
-def _signals(stop: Callable[[], object]) -> Iterator[None]:
+def _signals(stop: Callable[[], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return

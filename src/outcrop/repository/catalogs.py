@@ -24,6 +24,7 @@ from outcrop.formats.catalog import (
     select_list,
 )
 from outcrop.formats.hashes import ContentHash, HashAlgorithm, ObjectRef, Suffix
+from outcrop.repository.databases import open_database
 from outcrop.storage.store import ObjectOpener
 
 MAX_CATALOG_BYTES = 4 << 30
@@ -33,8 +34,6 @@ MAX_OPEN_CATALOGS = 256
 """Nested catalogs kept open by one tree; the least recently used are closed beyond that."""
 
 _TABLES = ("properties", "catalog", "chunks", "nested_catalogs")
-_MAX_VALUE_BYTES = 16 << 20
-_PAGE_CACHE_KIB = 512
 
 
 class Catalog:
@@ -51,7 +50,7 @@ class Catalog:
         self._file = _OwnedFile(fd)
         self._lock = threading.Lock()
         try:
-            self._database = _open_database(fd)
+            self._database = open_database(fd)
             self.properties = _read_properties(self._database)
             self.schema_revision = check_schema(self.properties)
             columns = _check_tables(self._database)
@@ -181,23 +180,6 @@ class _OwnedFile:
 
     def __del__(self) -> None:
         os.close(self.fd)
-
-
-def _open_database(fd: int) -> sqlite3.Connection:
-    # By descriptor: the cache may evict the name while the catalog is in use.
-    database = sqlite3.connect(
-        f"file:/proc/self/fd/{fd}?mode=ro&immutable=1",
-        uri=True,
-        check_same_thread=False,
-        isolation_level=None,
-    )
-    database.text_factory = bytes
-    database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE_BYTES)
-    database.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
-    for pragma in ("trusted_schema=OFF", "cell_size_check=ON", "query_only=ON"):
-        database.execute(f"PRAGMA {pragma}")
-    database.execute(f"PRAGMA cache_size=-{_PAGE_CACHE_KIB}")
-    return database
 
 
 def _check_tables(database: sqlite3.Connection) -> dict[str, frozenset[str]]:

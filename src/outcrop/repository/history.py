@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from outcrop.errors import FormatError
 from outcrop.formats.hashes import ContentHash, ObjectRef, Suffix
 from outcrop.formats.history import Tag, select_tags
+from outcrop.repository.databases import open_database
 from outcrop.repository.errors import TagNotFound
 from outcrop.storage.store import ObjectOpener
 
@@ -50,12 +51,8 @@ def read_history(opener: ObjectOpener, history: ContentHash | None) -> History:
 
 
 def _read_tags(fd: int) -> list[Tag]:
-    database = sqlite3.connect(
-        f"file:/proc/self/fd/{fd}?mode=ro&immutable=1", uri=True, isolation_level=None
-    )
+    database = open_database(fd)
     try:
-        database.text_factory = bytes
-        database.execute("PRAGMA trusted_schema=OFF")
         kinds = database.execute("SELECT type FROM sqlite_master WHERE name = 'tags'").fetchall()
         if kinds != [(b"table",)]:
             raise FormatError("the history has no table of tags")

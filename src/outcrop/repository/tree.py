@@ -111,7 +111,7 @@ class Revision:
             )
         return target[len(prefix) :]
 
-    def list(self, path: bytes) -> list[DirectoryEntry]:
+    def entries(self, path: bytes) -> list[DirectoryEntry]:
         """All entries of a directory but hidden ones, by name. Raises NotADirectory."""
         if not self.get(path).is_directory:
             raise NotADirectory(f"{self.fqrn}:{_shown(path)}: not a directory")
@@ -127,7 +127,7 @@ class Revision:
             here = todo.pop()
             if here.count(b"/") > MAX_DEPTH:
                 raise TooManyLinks(f"{self.fqrn}:{_shown(here[:100])}…: too deep")
-            entries = self.list(here)
+            entries = self.entries(here)
             yield here, entries
             below = [here + b"/" + entry.name for entry in entries if entry.is_directory]
             todo += reversed(below)
