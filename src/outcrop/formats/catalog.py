@@ -14,11 +14,20 @@ from typing import Any, Self
 
 from outcrop.errors import FormatError
 from outcrop.formats.hashes import Compression, ContentHash, HashAlgorithm
+from outcrop.formats.rows import read_integer
 
 SCHEMA = "2.5"
 SCHEMA_REVISION = 7
 READABLE_SCHEMAS = ("2.4", "2.5")
 DEFAULT_TTL_SECONDS = 240
+
+MAX_NAME_BYTES = 255
+MAX_SYMLINK_BYTES = 4095
+"""What Linux can have on disk, so what a publisher can have read."""
+
+_MAX_UINT32 = 0xFFFFFFFF
+_MAX_MODE = 0o177777
+_NS_PER_SECOND = 1_000_000_000
 
 DDL = (
     "CREATE TABLE properties (key TEXT, value TEXT, CONSTRAINT pk_properties PRIMARY KEY (key))",
@@ -72,6 +81,10 @@ class EntryFlags(IntFlag):
 
 _ALGORITHM_SHIFT = 8
 _COMPRESSION_SHIFT = 11
+
+# Plain numbers: an IntFlag's `&` takes longer than all the rest of reading a row.
+(_DIRECTORY, _NESTED_MOUNTPOINT, _FILE, _SYMLINK, _SPECIAL, _NESTED_ROOT, _CHUNKED, _EXTERNAL,
+ _BIND_MOUNTPOINT, _HIDDEN, _DIRECT_IO) = map(int, EntryFlags)  # fmt: skip
 
 COLUMNS = (
     "hardlinks", "hash", "size", "mode", "mtime", "mtimens", "flags", "name", "symlink",
@@ -142,80 +155,74 @@ class DirectoryEntry:
     def flags(self) -> int:
         """The `flags` column, both numbers included."""
         if self.is_directory:
-            flags = int(EntryFlags.DIRECTORY)
-            if self.is_nested_root:
-                flags |= EntryFlags.NESTED_ROOT
-            elif self.is_nested_mountpoint:
-                flags |= EntryFlags.NESTED_MOUNTPOINT
-            elif self.is_bind_mountpoint:
-                flags |= EntryFlags.BIND_MOUNTPOINT
-            return flags | (EntryFlags.HIDDEN if self.is_hidden else 0)
-        flags = int(EntryFlags.FILE)
+            return _DIRECTORY | self._mountpoint_flag | (_HIDDEN if self.is_hidden else 0)
         if self.is_symlink:
-            return flags | EntryFlags.SYMLINK
+            return _FILE | _SYMLINK
         if self.is_special:
-            return flags | EntryFlags.SPECIAL
-        flags |= self.compression.value << _COMPRESSION_SHIFT
-        if self.content is not None or self.is_chunked:
-            flags |= (self.algorithm.number - 1) << _ALGORITHM_SHIFT
-        if self.is_chunked:
-            flags |= EntryFlags.CHUNKED
-        if self.is_external:
-            flags |= EntryFlags.EXTERNAL
-        if self.is_direct_io:
-            flags |= EntryFlags.DIRECT_IO
-        return flags
+            return _FILE | _SPECIAL
+        has_hash = self.content is not None or self.is_chunked
+        return (
+            _FILE
+            | (_CHUNKED if self.is_chunked else 0)
+            | (_EXTERNAL if self.is_external else 0)
+            | (_DIRECT_IO if self.is_direct_io else 0)
+            | (self.algorithm.number - 1 if has_hash else 0) << _ALGORITHM_SHIFT
+            | self.compression.value << _COMPRESSION_SHIFT
+        )
+
+    @property
+    def _mountpoint_flag(self) -> int:
+        """A directory is at most one of the three kinds; the first of them wins."""
+        if self.is_nested_root:
+            return _NESTED_ROOT
+        if self.is_nested_mountpoint:
+            return _NESTED_MOUNTPOINT
+        return _BIND_MOUNTPOINT if self.is_bind_mountpoint else 0
 
     @classmethod
     def from_row(cls, row: Sequence[Any]) -> Self:
         """Read the values of `COLUMNS` as SQLite gives them (text as bytes).
 
-        Raises FormatError where a value is of the wrong kind or contradicts another.
+        Raises FormatError where a value is of the wrong kind or contradicts another. Only the
+        root of a catalog has an empty name; that is for the caller to know.
         """
         hardlinks, digest, size, mode, mtime, mtime_ns, bits, name, symlink, uid, gid, xattrs = row
-        for value in (hardlinks, size, mode, mtime, bits, uid, gid):
-            if type(value) is not int:
-                raise FormatError(f"catalog row {name!r}: a number is missing or of another kind")
-        if type(name) is not bytes or b"/" in name or b"\0" in name or name in (b".", b".."):
-            raise FormatError(f"catalog row has an impossible name: {name!r}")
-        flags = EntryFlags(bits & ~((7 << _ALGORITHM_SHIFT) | (7 << _COMPRESSION_SHIFT)))
-        _check_kind(name, mode, flags)
-        algorithm = HashAlgorithm.from_number(((bits >> _ALGORITHM_SHIFT) & 7) + 1)
+        _check_types(row)
+        _check_kind(name, mode, bits)
         regular = stat.S_ISREG(mode)
+        directory = stat.S_ISDIR(mode)
         device = stat.S_ISBLK(mode) or stat.S_ISCHR(mode)
-        if size < 0 or hardlinks < 0:
-            raise FormatError(f"catalog row {name!r}: negative size or link count")
-        symlink = symlink or b""
+        algorithm = HashAlgorithm.from_number(((bits >> _ALGORITHM_SHIFT) & 7) + 1)
         return cls(
             name=name,
             mode=mode,
-            nlink=hardlinks & 0xFFFFFFFF,
+            nlink=hardlinks & _MAX_UINT32,
             hardlink_group=hardlinks >> 32,
-            size=len(symlink) if flags & EntryFlags.SYMLINK else 0 if device else size,
+            size=len(symlink or b"") if stat.S_ISLNK(mode) else 0 if device else size,
             rdev=size if device else 0,
             mtime=mtime,
             mtime_ns=mtime_ns,
-            uid=uid & 0xFFFFFFFF,
-            gid=gid & 0xFFFFFFFF,
-            content=ContentHash(algorithm, bytes(digest)) if digest and regular else None,
+            uid=uid & _MAX_UINT32,
+            gid=gid & _MAX_UINT32,
+            content=ContentHash(algorithm, digest) if digest and regular else None,
             algorithm=algorithm,
             compression=_compression((bits >> _COMPRESSION_SHIFT) & 7, name),
-            symlink=bytes(symlink),
-            xattrs=bytes(xattrs) if xattrs else None,
-            is_nested_mountpoint=bool(flags & EntryFlags.NESTED_MOUNTPOINT),
-            is_nested_root=bool(flags & EntryFlags.NESTED_ROOT),
-            is_bind_mountpoint=bool(flags & EntryFlags.BIND_MOUNTPOINT),
-            is_hidden=bool(flags & EntryFlags.HIDDEN),
-            is_chunked=regular and bool(flags & EntryFlags.CHUNKED),
-            is_external=regular and bool(flags & EntryFlags.EXTERNAL),
-            is_direct_io=regular and bool(flags & EntryFlags.DIRECT_IO),
+            symlink=symlink or b"",
+            xattrs=xattrs or None,
+            is_nested_mountpoint=directory and bits & _NESTED_MOUNTPOINT != 0,
+            is_nested_root=directory and bits & _NESTED_ROOT != 0,
+            is_bind_mountpoint=directory and bits & _BIND_MOUNTPOINT != 0,
+            is_hidden=bits & _HIDDEN != 0,
+            is_chunked=regular and bits & _CHUNKED != 0,
+            is_external=regular and bits & _EXTERNAL != 0,
+            is_direct_io=regular and bits & _DIRECT_IO != 0,
         )
 
     def to_row(self) -> tuple[Any, ...]:
-        """The values of `COLUMNS` for a writer; names as `str` with surrogate escapes undone.
+        """The values of `COLUMNS` for a writer, name and symlink as bytes.
 
-        SQLite stores TEXT as bytes without checking them, so names that are not UTF-8 must go
-        in through `CAST(? AS TEXT)` of a blob: the writer's statement does that.
+        Names need not be UTF-8, so a writer's statement takes both as blobs and makes them text:
+        `CAST(? AS TEXT)`.
         """
         return (
             self.hardlink_group << 32 | self.nlink,
@@ -233,13 +240,38 @@ class DirectoryEntry:
         )
 
 
-def _check_kind(name: bytes, mode: int, flags: EntryFlags) -> None:
-    directory = bool(flags & EntryFlags.DIRECTORY)
-    symlink = bool(flags & EntryFlags.SYMLINK)
+def _check_types(row: Sequence[Any]) -> None:
+    """Refuse a row with a value of a type or size no writer puts there."""
+    hardlinks, digest, size, mode, mtime, mtime_ns, bits, name, symlink, uid, gid, xattrs = row
+    if type(name) is not bytes or len(name) > MAX_NAME_BYTES or b"/" in name or b"\0" in name:
+        raise FormatError(f"catalog row has an impossible name: {name!r:.300}")
+    if name in (b".", b".."):
+        raise FormatError(f"catalog row has a name every directory has: {name!r}")
+    for value in (hardlinks, size, mode, mtime, bits, uid, gid):
+        if type(value) is not int:
+            raise FormatError(f"catalog row {name!r}: a number is missing or of another kind")
+    if size < 0 or hardlinks < 0:
+        raise FormatError(f"catalog row {name!r}: negative size or link count")
+    if mtime_ns is not None and (type(mtime_ns) is not int or not 0 <= mtime_ns < _NS_PER_SECOND):
+        raise FormatError(f"catalog row {name!r}: impossible nanoseconds: {mtime_ns!r:.60}")
+    for value in (digest, symlink, xattrs):
+        if value is not None and type(value) is not bytes:
+            raise FormatError(f"catalog row {name!r}: hash, symlink or xattrs are not bytes")
+    if symlink and (len(symlink) > MAX_SYMLINK_BYTES or b"\0" in symlink):
+        raise FormatError(f"catalog row {name!r}: impossible symlink target")
+
+
+def _check_kind(name: bytes, mode: int, bits: int) -> None:
+    """Refuse a row whose file type is unknown, or contradicts its flags."""
+    if not 0 <= mode <= _MAX_MODE or stat.S_IFMT(mode) not in _KINDS:
+        raise FormatError(f"catalog row {name!r}: mode {mode:o} is of no known file type")
+    if not 0 <= bits <= _MAX_UINT32:
+        raise FormatError(f"catalog row {name!r}: flags {bits} are out of range")
+    directory, symlink = bits & _DIRECTORY != 0, bits & _SYMLINK != 0
     if stat.S_ISDIR(mode) != directory or stat.S_ISLNK(mode) != symlink:
         raise FormatError(f"catalog row {name!r}: mode {mode:o} contradicts its flags")
-    if not 0 <= mode <= 0o177777 or stat.S_IFMT(mode) not in _KINDS:
-        raise FormatError(f"catalog row {name!r}: mode {mode:o} is of no known file type")
+    if not name and not directory:
+        raise FormatError("catalog row without a name is not a directory")
 
 
 _KINDS = frozenset(
@@ -346,14 +378,15 @@ class Statistics:
         return self.self_ + self.subtree
 
     @classmethod
-    def from_rows(cls, rows: Iterable[tuple[str, Any]]) -> "Statistics":
-        """Read the `statistics` table; counters an old revision lacks are 0."""
-        values: dict[str, int] = {}
-        for counter, value in rows:
-            try:
-                values[counter] = int(value)
-            except (TypeError, ValueError) as error:
-                raise FormatError(f"statistics counter {counter!r} is not a number") from error
+    def from_rows(cls, rows: Iterable[tuple[str, object]]) -> "Statistics":
+        """Read the `statistics` table; counters an old revision lacks are 0.
+
+        Raises FormatError.
+        """
+        values = {
+            counter: read_integer(value, f"statistics counter {counter!r}")
+            for counter, value in rows
+        }
         return cls(
             Counters(*(values.get(f"self_{name}", 0) for name in COUNTER_NAMES)),
             Counters(*(values.get(f"subtree_{name}", 0) for name in COUNTER_NAMES)),
@@ -372,8 +405,5 @@ def check_schema(properties: Mapping[str, str]) -> int:
     """Refuse a catalog we cannot read; return its schema revision. Raises FormatError."""
     schema = properties.get("schema", "1.0")
     if schema not in READABLE_SCHEMAS:
-        raise FormatError(f"catalog schema {schema} is not supported: expected 2.4 or 2.5")
-    revision = properties.get("schema_revision", "0")
-    if not revision.isdecimal():
-        raise FormatError(f"catalog schema revision {revision!r} is not a number")
-    return int(revision)
+        raise FormatError(f"catalog schema {schema:.20} is not supported: expected 2.4 or 2.5")
+    return read_integer(properties.get("schema_revision", "0"), "catalog schema revision")

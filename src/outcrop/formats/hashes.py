@@ -38,10 +38,12 @@ class HashAlgorithm(Enum):
     @classmethod
     def from_number(cls, number: int) -> Self:
         """Find the algorithm by its number; md5 (0) names no content."""
-        for algorithm in cls:
-            if algorithm.number == number and algorithm is not cls.MD5:
-                return algorithm
+        if 1 <= number <= 3:
+            return _BY_NUMBER[number]
         raise FormatError(f"unknown hash algorithm number {number}: expected 1, 2 or 3")
+
+
+_BY_NUMBER = {algorithm.number: algorithm for algorithm in HashAlgorithm}
 
 
 class Hasher(Protocol):

@@ -4,6 +4,7 @@ SQLite's columns have no types, so any cell of a hostile file may hold an intege
 blob or NULL.
 """
 
+import re
 from typing import Final
 
 from outcrop.errors import FormatError
@@ -20,6 +21,21 @@ def check_integer(
     if type(value) is not int or not minimum <= value <= maximum:
         raise FormatError(f"{subject} is no integer from {minimum} to {maximum}: {_show(value)}")
     return value
+
+
+def read_integer(value: object, subject: str) -> int:
+    """The cell, if it is an integer of 64 bits or the decimal text of one.
+
+    Counters and properties are text in some files and numbers in others. Raises FormatError.
+    """
+    if type(value) is bytes:
+        value = value.decode("ascii", "replace")
+    if type(value) is str and _DECIMAL.fullmatch(value) is not None:
+        value = int(value)
+    return check_integer(value, subject, minimum=-MAX_INT64 - 1)
+
+
+_DECIMAL = re.compile(r"-?[0-9]{1,19}", re.ASCII)
 
 
 def text_of(value: object, subject: str) -> str:
