@@ -1,0 +1,212 @@
+"""Making what an editor holds the next revision: objects first, the signed manifest last.
+
+Catalogs are stored from the deepest up, then root, history, certificate and meta info; all that is
+recorded in the reflog and made durable, and only then is `.cvmfspublished` replaced, by a rename.
+Whenever this ends early, readers see the old revision, and nothing they see is touched.
+"""
+
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from outcrop.errors import FormatError
+from outcrop.formats.catalog import NestedCatalog, Statistics
+from outcrop.formats.hashes import ContentHash, ObjectRef, Suffix
+from outcrop.formats.history import Tag
+from outcrop.formats.manifest import Breadcrumb, Manifest
+from outcrop.formats.reflog import Ref, RefType
+from outcrop.repository.editor import CatalogEditor
+from outcrop.repository.errors import RevisionConflict
+from outcrop.repository.object_writer import ObjectWriter
+from outcrop.repository.reflog import Reflog
+from outcrop.repository.tag_database import TagDatabase
+from outcrop.repository.working_catalog import WorkingCatalog
+from outcrop.storage.errors import ObjectNotFound
+from outcrop.storage.store import read_file, read_object
+from outcrop.trust.blacklist import Blacklist
+from outcrop.trust.chain import TrustedManifest, TrustedWhitelist, verify_manifest
+from outcrop.trust.signing import sign_manifest
+
+MANIFEST = ".cvmfspublished"
+MAX_MANIFEST_BYTES = 64 << 10
+MAX_HISTORY_BYTES = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class NewTag:
+    """A name the new revision gets."""
+
+    name: str
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SigningKeys:
+    """The certificate and its private key, as PEM."""
+
+    certificate_pem: bytes
+    repository_key_pem: bytes
+
+    def __repr__(self) -> str:
+        return "SigningKeys(…)"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCatalogs:
+    """What storing an editor's catalogs came to: the root, and how many were written."""
+
+    root: NestedCatalog
+    statistics: Statistics
+    count: int
+    new_bytes: int
+
+
+def store_catalogs(
+    editor: CatalogEditor, writer: ObjectWriter, executor: Executor, *, now: int, ttl: int
+) -> StoredCatalogs:
+    """Seal and store every catalog that changed, deepest first, siblings in parallel."""
+
+    def store(catalog: WorkingCatalog) -> tuple[NestedCatalog, Statistics, int]:
+        statistics = catalog.seal(now=now, ttl=None if catalog.mountpoint else ttl)
+        plain = catalog.file.read_bytes()
+        stored = writer.put(plain, Suffix.CATALOG)
+        nested = NestedCatalog(catalog.mountpoint, stored.hash, len(plain))
+        return nested, statistics, stored.new_bytes
+
+    count = new_bytes = 0
+    for level in editor.dirty_levels():
+        for catalog, (nested, statistics, grown) in zip(
+            level, executor.map(store, level), strict=True
+        ):
+            editor.settle(catalog, nested, statistics)
+            count += 1
+            new_bytes += grown
+    return StoredCatalogs(nested, statistics, count, new_bytes)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """What it takes to make a revision the trunk.
+
+    `base` is the manifest it succeeds (`None`: the repository's first); it must still be the one
+    that is served when the new one takes its place. `now` is the unix time of publication.
+    """
+
+    writer: ObjectWriter
+    reflog: Reflog
+    keys: SigningKeys
+    whitelist: TrustedWhitelist
+    base: TrustedManifest | None
+    now: int
+
+    def sign(
+        self, template: Manifest, root: NestedCatalog, revision: int, tags: Sequence[NewTag]
+    ) -> TrustedManifest:
+        """Store all that belongs to the root catalog, and make it the trunk.
+
+        `template` has what stays from revision to revision: name, ttl, garbage collection, meta
+        info. Raises RevisionConflict if the trunk is not `base` any more, TrustError if clients
+        would not accept the result.
+        """
+        certificate = self.writer.put(self.keys.certificate_pem, Suffix.CERTIFICATE).hash
+        history = self._store_history(template, root, revision, tags)
+        refs = [
+            Ref(content_hash, kind, self.now)
+            for content_hash, kind in (
+                (root.hash, RefType.CATALOG),
+                (certificate, RefType.CERTIFICATE),
+                (history, RefType.HISTORY),
+                (template.meta_info, RefType.META_INFO),
+            )
+            if content_hash is not None
+        ]
+        manifest = replace(
+            template,
+            root_catalog=root.hash,
+            catalog_size=root.size,
+            revision=revision,
+            certificate=certificate,
+            history=history,
+            published_at=self.now,
+            reflog=self.reflog.add(refs),
+        )
+        trusted = self._sign(manifest)
+        self._replace_manifest(trusted)
+        return trusted
+
+    def _store_history(
+        self, template: Manifest, root: NestedCatalog, revision: int, tags: Sequence[NewTag]
+    ) -> ContentHash:
+        previous = template.history
+        with self._open_history(template) as history:
+            tag = Tag("", root.hash, root.size, revision, self.now)
+            for wanted in tags:
+                history.put(replace(tag, name=wanted.name, description=wanted.description))
+            history.move_trunk(tag)
+            return self.writer.put(history.serialize(previous), Suffix.HISTORY).hash
+
+    def _open_history(self, template: Manifest) -> TagDatabase:
+        if template.history is None:
+            return TagDatabase.create(template.fqrn or "")
+        return open_history(self.writer, template.history)
+
+    def _sign(self, manifest: Manifest) -> TrustedManifest:
+        """Sign, and look at the result as a client would."""
+        if manifest.has_alternative_paths:
+            raise FormatError(
+                f"{manifest.fqrn}: a repository with alternative catalog paths cannot be written to"
+            )
+        data = sign_manifest(manifest, self.keys.repository_key_pem, self.writer.algorithm)
+        return verify_manifest(
+            data,
+            certificate=self.keys.certificate_pem,
+            whitelist=self.whitelist,
+            fqrn=manifest.fqrn or "",
+            blacklist=Blacklist(),
+            not_before=Breadcrumb.of(self.base.manifest) if self.base is not None else None,
+        )
+
+    def check_signing(self) -> None:
+        """See early whether clients would accept a manifest signed with these keys now.
+
+        Raises TrustError; FormatError for keys that are none; RevisionConflict where the trunk is
+        from the future.
+        """
+        if self.base is None:
+            return
+        manifest = self.base.manifest
+        if self.now < manifest.published_at:
+            raise RevisionConflict(
+                f"{manifest.fqrn}: revision {manifest.revision} was published "
+                f"{manifest.published_at - self.now} seconds in the future",
+                hint="set this computer's clock: clients refuse a revision older than the last",
+            )
+        unstored = ContentHash.of(self.keys.certificate_pem, self.writer.algorithm)
+        self._sign(replace(manifest, certificate=unstored, published_at=self.now))
+
+    def _replace_manifest(self, trusted: TrustedManifest) -> None:
+        store = self.writer.store
+        store.sync()
+        try:
+            found = read_file(store, MANIFEST, limit=MAX_MANIFEST_BYTES)
+        except ObjectNotFound:
+            found = b""
+        if found != (self.base.data if self.base is not None else b""):
+            raise RevisionConflict(
+                f"{trusted.manifest.fqrn}: somebody else published while this revision was made",
+                hint="publish again: it starts from the new revision then",
+            )
+        store.write(MANIFEST, trusted.data)
+        store.sync()
+
+
+def open_history(writer: ObjectWriter, history: ContentHash) -> TagDatabase:
+    """A repository's history, ready to be edited."""
+    ref = ObjectRef(history, Suffix.HISTORY)
+    return TagDatabase.open(read_object(writer.store, ref, limit=MAX_HISTORY_BYTES))
+
+
+def reflog_of(writer: ObjectWriter, spool: Path, fqrn: str) -> Reflog:
+    """The reflog of a repository whose spool area this is."""
+    return Reflog(writer.store, spool / "reflog.chksum", fqrn, writer.algorithm)

@@ -1,0 +1,49 @@
+"""Storing objects: compress, hash the result, write it under that hash if it is new."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from outcrop.formats.hashes import (
+    Compression,
+    ContentHash,
+    HashAlgorithm,
+    Suffix,
+    hash_file_name,
+)
+from outcrop.storage.store import WritableStore
+
+Compressor = Callable[[bytes], bytes]
+"""Makes a zlib stream of bytes. Which one is a matter of speed and size, not of format."""
+
+
+class StoredObject(NamedTuple):
+    """What became of some bytes. `new_bytes` is what the store grew by: 0 if it had the object."""
+
+    hash: ContentHash
+    new_bytes: int
+
+
+class ObjectWriter:
+    """Puts objects into a store. Safe to use from several threads."""
+
+    def __init__(
+        self, store: WritableStore, algorithm: HashAlgorithm, compressor: Compressor
+    ) -> None:
+        self.store = store
+        self.algorithm = algorithm
+        self._compressor = compressor
+
+    def put(
+        self,
+        plain: bytes,
+        suffix: Suffix = Suffix.FILE,
+        compression: Compression = Compression.ZLIB,
+    ) -> StoredObject:
+        """Store one object. Two threads may write the same one; either is whole and right."""
+        stored = self._compressor(plain) if compression is Compression.ZLIB else plain
+        content_hash = ContentHash.of(stored, self.algorithm)
+        name = f"data/{hash_file_name(content_hash)}{suffix.value}"
+        if self.store.exists(name):
+            return StoredObject(content_hash, 0)
+        self.store.write(name, stored)
+        return StoredObject(content_hash, len(stored))

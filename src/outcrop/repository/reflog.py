@@ -1,0 +1,114 @@
+"""The reflog as a stratum 0 keeps it: `.cvmfsreflog` in the store, its checksum on this machine.
+
+Two files at two places cannot be replaced at once. So the new checksum is put down beside the old
+one before the new reflog is written: after a crash, whichever reflog is found, its checksum is
+known.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+
+from outcrop.errors import FormatError
+from outcrop.formats.hashes import ContentHash, HashAlgorithm
+from outcrop.formats.reflog import DDL, INSERT_REF, SCHEMA, SCHEMA_REVISION, SELECT_REFS, Ref
+from outcrop.storage.errors import ObjectCorrupt, ObjectNotFound
+from outcrop.storage.store import WritableStore, read_file
+
+NAME = ".cvmfsreflog"
+MAX_BYTES = 1 << 30
+
+
+class Reflog:
+    """A repository's reflog: read whole, added to, written whole.
+
+    `checksum_file` is `reflog.chksum` in the spool area.
+    """
+
+    def __init__(
+        self, store: WritableStore, checksum_file: Path, fqrn: str, algorithm: HashAlgorithm
+    ) -> None:
+        self._store = store
+        self._checksum_file = checksum_file
+        self._next_file = checksum_file.with_name(checksum_file.name + ".next")
+        self._fqrn = fqrn
+        self._algorithm = algorithm
+
+    def read(self) -> list[Ref]:
+        """All references; none where there is no reflog yet. Raises ObjectCorrupt, FormatError."""
+        data = self._read_checked()
+        if data is None:
+            return []
+        with closing(_memory_database()) as database:
+            try:
+                database.deserialize(data)
+                return [Ref.from_row(row) for row in database.execute(SELECT_REFS)]
+            except sqlite3.Error as error:
+                raise FormatError(f"{self._fqrn}: the reflog is no database: {error}") from error
+
+    def add(self, refs: Iterable[Ref]) -> ContentHash:
+        """Put objects on record (a known one gets the new time); return the new checksum."""
+        data = self._read_checked()
+        with closing(_memory_database()) as database:
+            try:
+                if data is None:
+                    self._create(database)
+                else:
+                    database.deserialize(data)
+                database.executemany(INSERT_REF, [ref.to_row() for ref in refs])
+            except sqlite3.Error as error:
+                raise FormatError(f"{self._fqrn}: the reflog is no database: {error}") from error
+            return self._write(database.serialize())
+
+    def _create(self, database: sqlite3.Connection) -> None:
+        for statement in DDL:
+            database.execute(statement)
+        database.executemany(
+            "INSERT INTO properties VALUES (?, ?)",
+            [("schema", SCHEMA), ("schema_revision", str(SCHEMA_REVISION)), ("fqrn", self._fqrn)],
+        )
+
+    def _read_checked(self) -> bytes | None:
+        try:
+            data = read_file(self._store, NAME, limit=MAX_BYTES)
+        except ObjectNotFound:
+            return None
+        found = ContentHash.of(data, self._algorithm)
+        expected = self._read_checksum(self._checksum_file)
+        if found == self._read_checksum(self._next_file):
+            self._next_file.replace(self._checksum_file)
+        elif expected is not None and found != expected:
+            raise ObjectCorrupt(
+                f"{self._fqrn}: the reflog's hash is {found}, but {self._checksum_file} says "
+                f"{expected}",
+                hint="somebody else wrote it, or it is damaged: compare with a backup",
+            )
+        return data
+
+    @staticmethod
+    def _read_checksum(file: Path) -> ContentHash | None:
+        try:
+            text = file.read_text("ascii", "replace").strip()
+        except FileNotFoundError:
+            return None
+        return ContentHash.parse(text)
+
+    def _write(self, data: bytes) -> ContentHash:
+        checksum = ContentHash.of(data, self._algorithm)
+        temporary = self._checksum_file.with_name(self._checksum_file.name + ".tmp")
+        with temporary.open("w", encoding="ascii") as out:
+            out.write(str(checksum))
+            out.flush()
+            os.fsync(out.fileno())
+        temporary.replace(self._next_file)
+        self._store.write(NAME, data)
+        self._next_file.replace(self._checksum_file)
+        return checksum
+
+
+def _memory_database() -> sqlite3.Connection:
+    database = sqlite3.connect(":memory:", isolation_level=None)
+    database.text_factory = bytes
+    return database
