@@ -1,1 +1,1 @@
-"""The command line: one module per command; alone may print, prompt and exit."""
+"""The `outcrop` command: one module per command; the only part that prints, prompts and exits."""

@@ -12,7 +12,7 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 
 DOWNLOADS = 8
 """Files of one directory copied at the same time: most of it is waiting for servers."""
+
+MAX_DEPTH = 200
+"""Levels of directories; each costs an open file."""
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -63,10 +66,10 @@ def copy_tree(
     symlinks, extended attributes, hard links, and as root owners and devices. Who is not root
     owns the copy, and set-id bits are dropped. Raises CopyFailed, StorageError, FormatError.
     """
-    copy = _Copy(revision, is_root=os.geteuid() == 0, progress=progress)
     entry = revision.get(source)
-    with _opened(destination.parent) as parent, ThreadPoolExecutor(DOWNLOADS) as copy.pool:
-        name = os.fsencode(destination.name)
+    with _opened(destination.parent) as parent, ThreadPoolExecutor(DOWNLOADS) as pool:
+        copy = _Copy(revision, pool, progress)
+        name = os.fsencode(destination.name or ".")
         if entry.is_directory:
             copy.directory(source, entry, parent, name)
         else:
@@ -74,22 +77,20 @@ def copy_tree(
     return copy.result
 
 
-@dataclass(slots=True)
 class _Copy:
-    revision: Revision
-    is_root: bool
-    progress: Progress
-    pool: ThreadPoolExecutor
-    result: CopyResult
+    """One run: what it copies from, and how far it is."""
 
-    def __init__(self, revision: Revision, *, is_root: bool, progress: Progress) -> None:
+    def __init__(self, revision: Revision, pool: ThreadPoolExecutor, progress: Progress) -> None:
         self.revision = revision
-        self.is_root = is_root
+        self.pool = pool
         self.progress = progress
+        self.is_root = os.geteuid() == 0
         self.result = CopyResult()
 
     def directory(self, path: bytes, entry: DirectoryEntry, parent: int, name: bytes) -> None:
         """Make a directory and all below it; mode and times last, so that it can be filled."""
+        if path.count(b"/") > MAX_DEPTH:
+            raise CopyFailed(f"deeper than {MAX_DEPTH} directories: {os.fsdecode(path[:80])!r}…")
         with _made_directory(parent, name) as here:
             found = self.revision.entries(path)
             self.entries(path, [(e, e.name) for e in found if not e.is_directory], here)
@@ -117,14 +118,23 @@ class _Copy:
                 files.append((entry, pieces, name))
             else:
                 self._other(entry, here, name)
-        for size in self.pool.map(lambda file: self._file(*file, here), files):
-            self.result.files += 1
-            self.result.bytes += size
-            self.progress(self.result)
+        self._files(files, here)
         for first, name in links:
             with _placed(here, name) as temporary, self._may_be_refused(name):
                 os.link(first, temporary, src_dir_fd=here, dst_dir_fd=here, follow_symlinks=False)
             self.result.files += 1
+
+    def _files(self, files: Sequence[tuple[DirectoryEntry, list[Piece], bytes]], here: int) -> None:
+        running = [self.pool.submit(self._file, *file, here) for file in files]
+        try:
+            for one in running:
+                self.result.bytes += one.result()
+                self.result.files += 1
+                self.progress(self.result)
+        finally:  # none may go on when `here` is closed
+            for one in running:
+                one.cancel()
+            wait(running)
 
     def _file(self, entry: DirectoryEntry, pieces: list[Piece], name: bytes, here: int) -> int:
         with _placed(here, name) as temporary:

@@ -15,6 +15,10 @@ class SettingsError(OutcropError):
 class NotMounted(OutcropError):
     """There is no mount of ours at that place."""
 
+    exit_code = 8
+
 
 class MountFailed(OutcropError):
     """The server process of a mount ended before the mount was ready."""
+
+    exit_code = 8

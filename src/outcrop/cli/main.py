@@ -1,0 +1,127 @@
+"""The `outcrop` command line: which commands there are, and how any of them ends."""
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Mapping, Sequence
+
+import click
+
+import outcrop
+from outcrop.cli.command import Session, wants_json
+from outcrop.cli.exit_codes import DONE, FAILED, INTERRUPTED, READER_GONE, USAGE
+from outcrop.cli.output import Output
+from outcrop.errors import OutcropError
+from outcrop.storage.locations import default_locations
+
+SECTIONS: Mapping[str, Mapping[str, str]] = {
+    "Mount": {
+        "mount": "Mount a repository.",
+        "umount": "Unmount a repository.",
+        "remount": "Look for a new revision now.",
+        "status": "Show what is mounted and how it is doing.",
+        "exec": "Run a command that sees repositories under /cvmfs.",
+    },
+    "Read without a mount": {
+        "ls": "List a directory.",
+        "tree": "Show everything below a directory.",
+        "stat": "Show all that is known of a path.",
+        "cat": "Print files.",
+        "cp": "Copy files and directories out of a repository.",
+        "info": "Show what a repository is.",
+        "log": "List the tags, newest first.",
+        "verify": "Check every hash, size, counter and reference.",
+    },
+    "Publish": {
+        "mkfs": "Make a new, empty repository.",
+        "publish": "Make a subtree equal to a directory, as a new revision.",
+        "serve": "Serve repositories over HTTP.",
+    },
+    "Other": {
+        "completion": "Print the completion script of a shell.",
+    },
+}
+"""Every command and what it does; its module is imported only when it runs."""
+
+
+class Commands(click.Group):
+    """The commands of `SECTIONS`, one module each."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All names, in the order of the help."""
+        return [name for section in SECTIONS.values() for name in section]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of a command."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        module = importlib.import_module(f"outcrop.cli.{cmd_name}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing any."""
+        for title, section in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl(list(section.items()))
+
+
+@click.group(cls=Commands, invoke_without_command=True)
+@click.version_option(outcrop.__version__, "-v", "--version", message="outcrop %(version)s")
+@click.pass_context
+def cli(context: click.Context) -> None:
+    """CernVM-FS in Python: publish software once, mount it everywhere.
+
+    Keys, settings, caches and published repositories are kept below $OUTCROP_ROOT: by default
+    / for root and ~/.local/share/outcrop for anybody else.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        context.exit(USAGE)
+
+
+def main() -> None:
+    """Entry point of the `outcrop` script."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run a command line to its end and return the exit code; errors are printed."""
+    session = Session(default_locations(), Output())
+    try:
+        result = cli.main(list(arguments), "outcrop", standalone_mode=False, obj=session)
+        sys.stdout.flush()
+    except click.UsageError as error:
+        session.output.is_json |= wants_json(list(arguments))
+        _report_usage(session.output, error)
+        return USAGE
+    except OutcropError as error:
+        session.output.error(str(error), kind=type(error).__name__, hint=error.hint)
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        session.output.error("interrupted", kind="Interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        _forget_stdout()
+        return READER_GONE
+    except OSError as error:
+        session.output.error(_describe(error), kind=type(error).__name__)
+        return FAILED
+    return result if isinstance(result, int) else DONE
+
+
+def _report_usage(output: Output, error: click.UsageError) -> None:
+    path = error.ctx.command_path if error.ctx is not None else "outcrop"
+    output.error(error.format_message(), kind="UsageError", hint=f"{path} --help")
+
+
+def _describe(error: OSError) -> str:
+    subject = os.fsdecode(error.filename) + ": " if error.filename is not None else ""
+    return f"{subject}{error.strerror or error}"
+
+
+def _forget_stdout() -> None:
+    """Keep the interpreter from flushing into the closed pipe when it ends."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
