@@ -1,7 +1,6 @@
 """Golden repositories through the Python reader: equal to upstream's client, line by line."""
 
 import pytest
-
 from tests.support import golden
 from tests.support.listing import expected, lines_of_revision, listing
 

@@ -140,7 +140,7 @@ class RepositoryView:
         self, catalog: Catalog, directory: bytes, row: tuple[Any, ...], groups: dict[int, int]
     ) -> tuple[Any, ...]:
         new = list(row)
-        for column in (_INO, _LINKS, _UID, _GID, _SIZE, _BITS):
+        for column in (_INO, _LINKS, _UID, _GID, _SIZE, _KIND, _BITS):
             if type(row[column]) is not int:
                 raise FormatError(f"catalog {catalog.hash}: {row[_NAME]!r} has a broken row")
         flags = row[_BITS] >> _FLAGS_SHIFT
