@@ -144,7 +144,11 @@ class _Server(Candidate):
             if time.monotonic() > deadline:
                 raise UnavailableError(f"{self.name} did not mount within {_MOUNT_SECONDS:.0f} s")
             time.sleep(0.01)
-        os.stat(self._mountpoint)  # answered only once the server serves
+        look = self._sandbox.spawn(["test", "-d", str(self._mountpoint)])
+        try:
+            look.wait(timeout=_MOUNT_SECONDS)  # answered only once the server serves
+        except subprocess.TimeoutExpired as error:
+            raise UnavailableError(f"{self.name} is mounted, but does not answer") from error
 
     def _last_words(self) -> str:
         return self._log.read_text(errors="replace").strip()[-400:] or "it said nothing"

@@ -49,7 +49,7 @@ _QUICK = Size(files=8_000, large_bytes=100_000_000, rounds=2, cold_rounds=1, pub
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0: measured, whatever came out; 1: nothing was, or with `--strict` a bar broken."""
     options = _parser().parse_args(arguments)
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     status = _Status()
     try:

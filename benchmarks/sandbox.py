@@ -86,19 +86,27 @@ class Sandbox:
         environment: Mapping[str, str] | None = None,
     ) -> str:
         """Run to the end; its stdout. Raises RuntimeError with what it said when it fails."""
-        done = subprocess.run(
+        process = subprocess.Popen(
             command,
-            check=False,
-            capture_output=True,
-            text=True,
             stdin=subprocess.DEVNULL,
-            timeout=timeout_seconds,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
             env=self._environment | dict(environment or {}),
         )
-        if done.returncode != 0:
-            told = (done.stderr.strip() or done.stdout.strip())[-600:]
-            raise RuntimeError(f"`{' '.join(command)}` ended with {done.returncode}: {told}")
-        return done.stdout
+        try:
+            output, told = process.communicate(timeout=timeout_seconds)
+        except subprocess.TimeoutExpired as error:
+            process.kill()  # and no wait: what hangs in a mount ends with the mount
+            words = " ".join(command)
+            raise RuntimeError(f"`{words}` did not end in {timeout_seconds:.0f} s") from error
+        except BaseException:
+            process.kill()
+            raise
+        if process.returncode != 0:
+            told = (told.strip() or output.strip())[-600:]
+            raise RuntimeError(f"`{' '.join(command)}` ended with {process.returncode}: {told}")
+        return output
 
     def processes(self) -> set[int]:
         """Every process of this run that is alive, but the run itself."""
