@@ -15,7 +15,7 @@ from outcrop.client.api import open as open_repository
 from outcrop.errors import OutcropError
 
 
-class CvmfsFileSystem(AbstractFileSystem):
+class CvmfsFileSystem(AbstractFileSystem):  # type: ignore[misc]
     """A read-only file system over one or more repositories. Paths are `FQRN/path`."""
 
     protocol = "cvmfs"
