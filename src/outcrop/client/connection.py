@@ -11,6 +11,7 @@ from outcrop.formats.parameters import expand_templates
 from outcrop.repository.open import MAX_MANIFEST_BYTES, RepositorySource
 from outcrop.repository.tree import Revision
 from outcrop.storage.cache import Cache
+from outcrop.storage.external import WithExternal
 from outcrop.storage.http import HttpSettings, HttpStore
 from outcrop.storage.local import LocalStore
 from outcrop.storage.locations import Locations
@@ -140,16 +141,21 @@ def _cache_directory(fqrn: str, settings: ClientSettings, locations: Locations) 
 
 
 def _make_store(target: Target, settings: ClientSettings) -> ObjectStore:
-    if target.directory is not None and not settings.external_urls:
-        return LocalStore(target.directory)
+    if target.directory is not None:
+        local = LocalStore(target.directory)
+        if not settings.external_urls:
+            return local
+        return WithExternal(local, _http_store(target, settings, ()))
     urls = target.urls or tuple(expand_templates(u, target.fqrn) for u in settings.server_urls)
-    if not urls and target.directory is None:
+    if not urls:
         raise SettingsError(
             f"{target.fqrn}: nothing says where this repository is",
             hint="give its URL, or set CVMFS_SERVER_URL in etc/cvmfs/config.d or domain.d",
         )
-    if settings.max_servers:
-        urls = urls[: settings.max_servers]
+    return _http_store(target, settings, urls[: settings.max_servers or None])
+
+
+def _http_store(target: Target, settings: ClientSettings, urls: Sequence[str]) -> HttpStore:
     return HttpStore(
         urls,
         proxies=settings.http_proxy,
@@ -157,6 +163,7 @@ def _make_store(target: Target, settings: ClientSettings) -> ObjectStore:
         settings=http_settings(settings),
         external_hosts=tuple(expand_templates(u, target.fqrn) for u in settings.external_urls),
         external_proxies=settings.external_http_proxy,
+        external_fallback_proxies=settings.external_fallback_proxy,
     )
 
 

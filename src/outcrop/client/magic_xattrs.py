@@ -243,7 +243,9 @@ def _expires(magic: MagicXattrs, _: Revision, __: bytes) -> str:
 
 def _host(magic: MagicXattrs, _: Revision, __: bytes) -> str:
     http = magic.http
-    return http.active_host if http is not None else str(magic.state.connection.target.directory)
+    if http is None:
+        return str(magic.state.connection.target.directory)
+    return http.active_host or ""
 
 
 def _host_list(magic: MagicXattrs, revision: Revision, path: bytes) -> str:
@@ -252,7 +254,7 @@ def _host_list(magic: MagicXattrs, revision: Revision, path: bytes) -> str:
 
 
 def _proxy(magic: MagicXattrs, _: Revision, __: bytes) -> str:
-    return magic.http.active_proxy if magic.http is not None else "DIRECT"
+    return (magic.http.active_proxy if magic.http is not None else None) or "DIRECT"
 
 
 def _proxy_list(magic: MagicXattrs, _: Revision, __: bytes) -> str:

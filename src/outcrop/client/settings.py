@@ -48,7 +48,6 @@ class ClientSettings:
     proxy_reset_after_seconds: float = 300
     host_reset_after_seconds: float = 1800
     follow_redirects: bool = False
-    send_info_header: bool = False
     root_hash: ContentHash | None = None
     tag: str | None = None
     date: int | None = None
@@ -141,7 +140,6 @@ PARAMETERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "CVMFS_PROXY_RESET_AFTER": ("proxy_reset_after_seconds", _seconds),
     "CVMFS_HOST_RESET_AFTER": ("host_reset_after_seconds", _seconds),
     "CVMFS_FOLLOW_REDIRECTS": ("follow_redirects", is_on),
-    "CVMFS_SEND_INFO_HEADER": ("send_info_header", is_on),
     "CVMFS_ROOT_HASH": ("root_hash", _hash),
     "CVMFS_REPOSITORY_TAG": ("tag", _word),
     "CVMFS_REPOSITORY_DATE": ("date", _date),
