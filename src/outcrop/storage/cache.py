@@ -192,7 +192,7 @@ class _CacheOpener:
             if not pin or self._pins.add(ref, fd):
                 return fd
             os.close(fd)
-        fd = self._flights.run((ref, limit, pin), lambda: self._download(ref, limit, pin=pin))
+        fd = self._flights.run(_key(ref, limit), lambda: self._download(ref, limit, pin=pin))
         if pin:
             self._pins.add(ref, fd)  # for those who waited for another thread's download
         return fd
@@ -250,3 +250,8 @@ class _CacheOpener:
         if pin:
             self._pins.add(ref, reader)
         return reader
+
+
+def _key(ref: ObjectRef, limit: int) -> tuple[object, ...]:
+    """What downloads must agree on to be the same; hashed faster than the reference itself."""
+    return ref.path, ref.compression.value, ref.size, ref.url_path, ref.offset, limit

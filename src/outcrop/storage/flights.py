@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 from outcrop.errors import OutcropError
 from outcrop.storage.temporary import open_again
 
-_LOOK_AFTER_LEADER_SECONDS = 1.0
+_LOOK_SECONDS = 1.0
 
 
 class _Flight:
@@ -16,9 +16,10 @@ class _Flight:
 
     def __init__(self) -> None:
         self.leader = threading.current_thread()
-        self.landed = threading.Event()
+        self.landed: threading.Event | None = None  # made by the first who waits
         self.waiting = 0
-        self.fd: int | None = None
+        self.brought: int | None = None  # the leader's descriptor, which its caller may close
+        self.fd: int | None = None  # a duplicate for those who wait; the last of them closes it
         self.error: OutcropError | None = None
 
 
@@ -37,41 +38,43 @@ class Flights:
 
     def run(self, key: Hashable, download: Callable[[], int]) -> int:
         """A file descriptor from `download`, called here or by the leader."""
-        with self._lock:
-            flight = self._flights.get(key)
-            if flight is None:
-                flight = self._flights[key] = _Flight()
-                is_leader = True
-            else:
-                flight.waiting += 1
-                is_leader = False
-        if is_leader:
-            return self._lead(key, flight, download)
+        mine = _Flight()
+        try:  # from before it is known to others: an interrupt must not leave them waiting
+            with self._lock:
+                flight = self._flights.setdefault(key, mine)
+                if flight is not mine:
+                    flight.waiting += 1
+                    flight.landed = flight.landed or threading.Event()
+            if flight is mine:
+                return self._lead(mine, download)
+        finally:
+            self._land(key, mine)
         return self._follow(key, flight, download)
 
-    def _lead(self, key: Hashable, flight: _Flight, download: Callable[[], int]) -> int:
-        fd = None
+    @staticmethod
+    def _lead(flight: _Flight, download: Callable[[], int]) -> int:
         try:
-            fd = download()
-            return fd
+            flight.brought = download()
         except OutcropError as error:
             flight.error = error
             raise
-        finally:
-            with self._lock:
-                if self._flights.get(key) is flight:
-                    del self._flights[key]
-                if fd is not None and flight.waiting:
-                    with contextlib.suppress(OSError):  # out of descriptors: they download it too
-                        flight.fd = os.dup(fd)
-            flight.landed.set()
+        return flight.brought
+
+    def _land(self, key: Hashable, flight: _Flight) -> None:
+        with self._lock:
+            if self._flights.get(key) is flight:
+                del self._flights[key]
+                if flight.brought is not None and flight.waiting:
+                    with contextlib.suppress(OSError):  # out of descriptors: each downloads it
+                        flight.fd = os.dup(flight.brought)
+            if flight.landed is not None:
+                flight.landed.set()
 
     def _follow(self, key: Hashable, flight: _Flight, download: Callable[[], int]) -> int:
-        while not flight.landed.wait(_LOOK_AFTER_LEADER_SECONDS):
-            if not flight.leader.is_alive():
-                self._abandon(key, flight)
-                break
         try:
+            while flight.landed is not None and not flight.landed.wait(_LOOK_SECONDS):
+                if not flight.leader.is_alive():  # as after a fork: the leader stayed behind
+                    self._land(key, flight)
             if flight.fd is not None:
                 return open_again(flight.fd)
         finally:
@@ -79,11 +82,6 @@ class Flights:
         if flight.error is not None:
             raise _copy_of(flight.error) from flight.error
         return download()
-
-    def _abandon(self, key: Hashable, flight: _Flight) -> None:
-        with self._lock:
-            if self._flights.get(key) is flight:
-                del self._flights[key]
 
     def _leave(self, flight: _Flight) -> None:
         with self._lock:
