@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -11,6 +12,7 @@ import click
 
 from outcrop.cli.exit_codes import DONE, FAILED, INTERRUPTED, MEANINGS, USAGE
 from outcrop.cli.output import Output, printable, write_message
+from outcrop.errors import FormatError
 from outcrop.storage.locations import Locations
 
 _LEVELS = ("debug", "info", "warning", "error")
@@ -52,6 +54,21 @@ class Command(click.Command):
                     formatter.write(f"  {line}\n")
         with formatter.section("Exit codes"):
             formatter.write_dl([(str(code), MEANINGS[code]) for code in self.exits])
+
+
+def checked(parse: Callable[[str], object]) -> Callable[..., Any]:
+    """A callback for an option or argument: a text that does not parse is wrong usage."""
+
+    def check(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+        try:
+            for text in value if isinstance(value, tuple) else (value,):
+                if text is not None:
+                    parse(text)
+        except FormatError as error:
+            raise click.BadParameter(str(error), context, parameter) from error
+        return value
+
+    return check
 
 
 def _shared_options() -> list[click.Parameter]:

@@ -44,7 +44,8 @@ def _revision(opened: Opened) -> dict[str, Any]:
         "last_modified": iso_time(root.last_modified),
         "ttl_seconds": root.ttl_seconds,
         "files": total.regular,
-        "directories": total.dir,
+        # A nested catalog's top directory is counted in both catalogs.
+        "directories": total.dir - total.nested,
         "symlinks": total.symlink,
         "file_bytes": total.file_size,
         "nested_catalogs": total.nested,

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 import click
+from click.shell_completion import CompletionItem
 
 import outcrop
 from outcrop.cli.command import Session, wants_json
@@ -14,6 +15,9 @@ from outcrop.cli.exit_codes import DONE, FAILED, INTERRUPTED, READER_GONE, USAGE
 from outcrop.cli.output import Output
 from outcrop.errors import OutcropError
 from outcrop.storage.locations import default_locations
+
+COMPLETION_VARIABLE = "_OUTCROP_COMPLETE"
+"""Set by a shell that asks what could come next."""
 
 SECTIONS: Mapping[str, Mapping[str, str]] = {
     "Mount": {
@@ -60,6 +64,16 @@ class Commands(click.Group):
         command: click.Command = module.command
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Names of commands and our own options, importing no command."""
+        names = [
+            CompletionItem(name, help=summary)
+            for section in SECTIONS.values()
+            for name, summary in section.items()
+            if name.startswith(incomplete)
+        ]
+        return names + click.Command.shell_complete(self, ctx, incomplete)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing any."""
         for title, section in SECTIONS.items():
@@ -82,7 +96,9 @@ def cli(context: click.Context) -> None:
 
 
 def main() -> None:
-    """Entry point of the `outcrop` script."""
+    """Entry point of the `outcrop` script, and of the completion scripts."""
+    if COMPLETION_VARIABLE in os.environ:
+        cli.main(prog_name="outcrop", complete_var=COMPLETION_VARIABLE)
     sys.exit(run(sys.argv[1:]))
 
 
@@ -90,8 +106,12 @@ def run(arguments: Sequence[str]) -> int:
     """Run a command line to its end and return the exit code; errors are printed."""
     session = Session(default_locations(), Output())
     try:
-        result = cli.main(list(arguments), "outcrop", standalone_mode=False, obj=session)
+        # Not `cli.main`, which has its own mind about a closed pipe and Ctrl-C.
+        with cli.make_context("outcrop", list(arguments), obj=session) as context:
+            result = cli.invoke(context)
         sys.stdout.flush()
+    except click.exceptions.Exit as end:
+        return end.exit_code
     except click.UsageError as error:
         session.output.is_json |= wants_json(list(arguments))
         _report_usage(session.output, error)
@@ -99,7 +119,7 @@ def run(arguments: Sequence[str]) -> int:
     except OutcropError as error:
         session.output.error(str(error), kind=type(error).__name__, hint=error.hint)
         return error.exit_code
-    except (click.Abort, KeyboardInterrupt):
+    except KeyboardInterrupt:
         session.output.error("interrupted", kind="Interrupted")
         return INTERRUPTED
     except BrokenPipeError:

@@ -2,7 +2,7 @@
 
 import click
 
-from outcrop.cli.command import Command, Session
+from outcrop.cli.command import Command, Session, checked
 from outcrop.formats.fqrn import check_fqrn
 from outcrop.formats.hashes import HashAlgorithm
 from outcrop.publisher.create import create_repository
@@ -16,7 +16,7 @@ outcrop mkfs software.example.org
 outcrop mkfs software.example.org --hash shake128 --no-gc --ttl 60
 """,
 )
-@click.argument("fqrn")
+@click.argument("fqrn", callback=checked(check_fqrn))
 @click.option(
     "-a",
     "--hash",
@@ -54,7 +54,7 @@ def command(
     """
     created = create_repository(
         session.locations,
-        check_fqrn(fqrn),
+        fqrn,
         algorithm=HashAlgorithm[algorithm.upper()],
         compression=compression,
         garbage_collectable=collectable,

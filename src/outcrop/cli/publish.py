@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from outcrop.cli.command import Command, Session
+from outcrop.cli.command import Command, Session, checked
 from outcrop.cli.progress import progress_bar
+from outcrop.formats.fqrn import check_fqrn
 from outcrop.publisher.publish import publish_directory
 
 
@@ -19,7 +20,7 @@ outcrop publish software.example.org --from build/
 outcrop publish software.example.org --from dist/ --to /v1.0 -a v1.0 -m "First release"
 """,
 )
-@click.argument("fqrn")
+@click.argument("fqrn", callback=checked(check_fqrn))
 @click.option(
     "--from",
     "source",

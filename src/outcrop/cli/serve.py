@@ -6,7 +6,7 @@ from types import FrameType
 
 import click
 
-from outcrop.cli.command import Command, Session
+from outcrop.cli.command import Command, Session, checked
 from outcrop.formats.fqrn import check_fqrn
 from outcrop.repository.errors import RepositoryNotFound
 from outcrop.storage.locations import Locations
@@ -22,7 +22,7 @@ outcrop serve software.example.org --bind 0.0.0.0 --port 8080
 outcrop serve --log-level info --json-log
 """,
 )
-@click.argument("fqrns", nargs=-1, metavar="[FQRN]...")
+@click.argument("fqrns", nargs=-1, metavar="[FQRN]...", callback=checked(check_fqrn))
 @click.option("--bind", metavar="ADDRESS", default="127.0.0.1", show_default=True)
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, show_default=True,
               help="0 takes any free one.")  # fmt: skip
@@ -51,7 +51,7 @@ def command(session: Session, fqrns: tuple[str, ...], bind: str, port: int) -> N
 
 
 def _check_stored(locations: Locations, fqrn: str) -> None:
-    if not (locations.repository(check_fqrn(fqrn)) / ".cvmfspublished").exists():
+    if not (locations.repository(fqrn) / ".cvmfspublished").exists():
         raise RepositoryNotFound(
             f"{fqrn}: not stored in {locations.storage}", hint=f"outcrop mkfs {fqrn}"
         )

@@ -75,6 +75,6 @@ def _text_lines(fields: dict[str, Any]) -> list[tuple[str, str]]:
             lines.append((key.replace("_", " "), "yes" if value else "no"))
         elif isinstance(value, list):
             lines.append((key, ", ".join(str(member) for member in value)))
-        else:
+        elif value != "":
             lines.append((key.replace("_", " "), printable(str(value))))
     return lines

@@ -1,16 +1,15 @@
 """Which repository and revision a command reads: the TARGET argument and its options."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import click
 
-from outcrop.cli.command import Command, Session
+from outcrop.cli.command import Command, Session, checked
 from outcrop.client.connection import Connection, connect, find_target
-from outcrop.errors import FormatError
 from outcrop.formats.hashes import ContentHash
 from outcrop.formats.timestamps import parse_utc
 from outcrop.repository.tree import Revision
@@ -101,11 +100,11 @@ def _options() -> list[click.Option]:
         ),
         click.Option(["--tag"], metavar="NAME", help="The revision with this tag."),
         click.Option(
-            ["--hash", "root_hash"], metavar="HASH", callback=_checked(ContentHash.parse),
+            ["--hash", "root_hash"], metavar="HASH", callback=checked(ContentHash.parse),
             help="The revision with this root catalog.",
         ),
         click.Option(
-            ["--date"], metavar="TIME", callback=_checked(parse_utc),
+            ["--date"], metavar="TIME", callback=checked(parse_utc),
             help="The newest tagged revision at YYYY-MM-DD[Thh:mm:ssZ], UTC.",
         ),
         click.Option(["--proxy"], metavar="PROXIES", help="As CVMFS_HTTP_PROXY, or DIRECT."),
@@ -117,19 +116,3 @@ def _options() -> list[click.Option]:
         ),
         click.Option(["--fqrn"], metavar="NAME", help="Its name, where TARGET does not tell."),
     ]  # fmt: skip
-
-
-def _checked(
-    parse: Callable[[str], object],
-) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
-    """An option callback: what does not parse is wrong usage."""
-
-    def check(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
-        try:
-            if value is not None:
-                parse(value)
-        except FormatError as error:
-            raise click.BadParameter(str(error), context, option) from error
-        return value
-
-    return check
