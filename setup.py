@@ -11,8 +11,15 @@ setup(
         ),
         Extension(
             "outcrop.fuse._engine",
-            sources=["src/outcrop/fuse/_engine.c"],
-            depends=[],
+            sources=[
+                "src/outcrop/fuse/_engine.c",
+                "src/outcrop/fuse/csrc/extents.c",
+                "src/outcrop/fuse/csrc/notify.c",
+                "src/outcrop/fuse/csrc/requests.c",
+                "src/outcrop/fuse/csrc/tree.c",
+                "src/outcrop/fuse/csrc/workers.c",
+            ],
+            depends=["src/outcrop/fuse/csrc/engine.h"],
             extra_compile_args=["-O2", "-Wall", "-Wextra", "-pthread"],
             extra_link_args=["-pthread"],
         ),

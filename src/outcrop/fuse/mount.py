@@ -1,0 +1,357 @@
+"""Mounts and unmounts FUSE file systems, and tells a live mount from a dead one.
+
+Nothing here ever touches a mounted file system itself (no stat, no open): one whose server is
+stuck would take us with it. What is known is read from /proc/self/mountinfo and fusectl.
+"""
+
+import array
+import contextlib
+import ctypes
+import enum
+import errno
+import os
+import re
+import shutil
+import socket
+import stat
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from outcrop.fuse.errors import (
+    FuseUnavailable,
+    MountError,
+    MountpointBusy,
+    MountpointUnusable,
+    NotMounted,
+)
+
+DEVICE = "/dev/fuse"
+_CONNECTIONS = Path("/sys/fs/fuse/connections")
+
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV = 1, 2, 4
+_MNT_FORCE, _MNT_DETACH, _UMOUNT_NOFOLLOW = 1, 2, 8
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountOptions:
+    """How the mount is to behave. Always read-only.
+
+    `allow_other`: other users may use it. `default_permissions`: the kernel checks modes and
+    owners. `suid`, `dev`: honour setuid bits and device nodes (root only).
+    """
+
+    allow_other: bool = False
+    default_permissions: bool = True
+    suid: bool = False
+    dev: bool = False
+
+
+class MountState(enum.Enum):
+    """What is at a path: nothing of FUSE, a mount that is served, one whose server is gone."""
+
+    NOT_MOUNTED = "not mounted"
+    ALIVE = "alive"
+    DEAD = "dead"
+
+
+@dataclass(frozen=True, slots=True)
+class MountEntry:
+    """A line of mountinfo: `device` is the minor number, the name of the fusectl directory."""
+
+    device: int
+    mountpoint: Path
+    type: str
+    source: str
+
+
+def mount(
+    mountpoint: Path, *, fsname: str = "outcrop", options: MountOptions | None = None
+) -> int:
+    """Mount an empty FUSE file system and return the device to serve it with.
+
+    Root calls mount(2), anybody else `fusermount3`. The mount waits for its first answer, so an
+    engine must serve the device soon. Raises FuseUnavailable, MountpointUnusable, MountpointBusy.
+    """
+    options = options or MountOptions()
+    _check_mountpoint(mountpoint)
+    if os.geteuid() == 0:
+        return mount_directly(mountpoint, fsname=fsname, options=options)
+    return _mount_by_helper(mountpoint, fsname, options)
+
+
+def _check_mountpoint(mountpoint: Path) -> None:
+    state = mount_state(mountpoint)
+    if state is MountState.ALIVE:
+        raise MountpointBusy(
+            f"{mountpoint}: a FUSE file system is mounted there already",
+            hint="unmount it first, or choose another directory",
+        )
+    if state is MountState.DEAD:
+        repair(mountpoint)
+    try:
+        found = mountpoint.stat()
+    except OSError as error:
+        raise MountpointUnusable(
+            f"{mountpoint}: {error.strerror}", hint="create the directory first"
+        ) from error
+    if not stat.S_ISDIR(found.st_mode):
+        raise MountpointUnusable(f"{mountpoint} is not a directory")
+
+
+def open_device() -> int:
+    """Open the FUSE device. Raises FuseUnavailable."""
+    try:
+        return os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        hint = {
+            errno.ENOENT: "load the fuse kernel module (modprobe fuse)",
+            errno.ENODEV: "load the fuse kernel module (modprobe fuse)",
+            errno.EACCES: f"ask the administrator for access to {DEVICE} (usually mode 0666)",
+            errno.EPERM: f"allow {DEVICE} in this container (e.g. --device {DEVICE})",
+        }.get(error.errno or 0)
+        reason = (error.strerror or "unknown error").lower()
+        raise FuseUnavailable(f"cannot open {DEVICE}: {reason}", hint=hint) from error
+
+
+def mount_directly(mountpoint: Path, *, fsname: str, options: MountOptions) -> int:
+    """Mount with mount(2): for root, here or in a user namespace of one's own."""
+    fd = open_device()
+    try:
+        _mount_device(fd, mountpoint, fsname, options)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _mount_device(fd: int, mountpoint: Path, fsname: str, options: MountOptions) -> None:
+    data = [f"fd={fd}", f"rootmode={stat.S_IFDIR:o}", f"user_id={os.getuid()}"]
+    data.append(f"group_id={os.getgid()}")
+    if options.default_permissions:
+        data.append("default_permissions")
+    if options.allow_other:
+        data.append("allow_other")
+    flags = _MS_RDONLY
+    flags |= 0 if options.suid else _MS_NOSUID
+    flags |= 0 if options.dev else _MS_NODEV
+    done = _libc.mount(
+        os.fsencode(fsname),
+        os.fsencode(mountpoint),
+        b"fuse.outcrop",
+        ctypes.c_ulong(flags),
+        ",".join(data).encode(),
+    )
+    if done == 0:
+        return
+    number = ctypes.get_errno()
+    if number == errno.ENODEV:
+        raise FuseUnavailable(
+            "this kernel has no FUSE", hint="load the fuse kernel module (modprobe fuse)"
+        )
+    if number == errno.EPERM:
+        raise FuseUnavailable(
+            f"{mountpoint}: not permitted to mount", hint="are you in a restricted container?"
+        )
+    raise MountpointUnusable(f"{mountpoint}: cannot mount: {os.strerror(number).lower()}")
+
+
+def _mount_by_helper(mountpoint: Path, fsname: str, options: MountOptions) -> int:
+    helper = shutil.which("fusermount3") or shutil.which("fusermount")
+    if helper is None:
+        raise FuseUnavailable(
+            "fusermount3 is not installed, and only root can mount without it",
+            hint="install the fuse3 package",
+        )
+    os.close(open_device())  # a clearer message than the helper's
+    words = ["ro", "nosuid", "nodev", "subtype=outcrop", f"fsname={_escaped(fsname)}"]
+    if options.default_permissions:
+        words.append("default_permissions")
+    if options.allow_other:
+        words.append("allow_other")
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    with ours, theirs:
+        done = subprocess.run(
+            [helper, "-o", ",".join(words), "--", os.fspath(mountpoint)],
+            pass_fds=[theirs.fileno()],
+            env={**os.environ, "_FUSE_COMMFD": str(theirs.fileno()), "LC_ALL": "C"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        theirs.close()
+        fd = receive_fd(ours)
+    if done.returncode != 0 or fd is None:
+        raise _helper_error(mountpoint, done.stderr)
+    return fd
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace(",", "\\,")
+
+
+def _helper_error(mountpoint: Path, message: str) -> MountError:
+    text = " ".join(message.split()) or "fusermount3 failed and did not say why"
+    text = re.sub(r"^fusermount3?: ", "", text)
+    if "user_allow_other" in text:
+        return FuseUnavailable(
+            "only root may use allow_other here", hint="add user_allow_other to /etc/fuse.conf"
+        )
+    if "user has no write access" in text or "mountpoint" in text:
+        return MountpointUnusable(f"{mountpoint}: {text}")
+    return FuseUnavailable(f"{mountpoint}: {text}")
+
+
+def receive_fd(connection: socket.socket) -> int | None:
+    """One file descriptor sent over a socket, close-on-exec; None if the sender sent none."""
+    wanted = array.array("i")
+    _, control, _, _ = connection.recvmsg(
+        1, socket.CMSG_LEN(wanted.itemsize), socket.MSG_CMSG_CLOEXEC
+    )
+    for level, kind, data in control:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            wanted.frombytes(data[: wanted.itemsize])
+            return wanted[0]
+    return None
+
+
+def iter_mounts() -> Iterator[MountEntry]:
+    """The FUSE mounts this process can see, in the order they were made."""
+    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+        before, _, after = line.partition(" - ")
+        fields, kind = before.split(" "), after.split(" ")
+        if kind[0] == "fuse" or kind[0].startswith("fuse."):
+            minor = int(fields[2].partition(":")[2])
+            major = int(fields[2].partition(":")[0])
+            # The connection is named by the kernel's dev_t: major << 20 | minor.
+            yield MountEntry(
+                major << 20 | minor, Path(_unescaped(fields[4])), kind[0], _unescaped(kind[1])
+            )
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal.group(1), 8)), text)
+
+
+def find_mount(mountpoint: Path) -> MountEntry | None:
+    """The FUSE mount at exactly this path, the topmost if there are several."""
+    wanted = _resolved(mountpoint)
+    found = None
+    for entry in iter_mounts():
+        if entry.mountpoint == wanted:
+            found = entry
+    return found
+
+
+def _resolved(mountpoint: Path) -> Path:
+    """Resolve the directory the mount point is in: the mount point itself must not be touched."""
+    absolute = mountpoint.absolute()
+    if absolute.name in ("", ".."):
+        return Path(os.path.normpath(absolute))
+    return absolute.parent.resolve() / absolute.name
+
+
+def mount_state(mountpoint: Path) -> MountState:
+    """Whether a FUSE mount is at the path and is being served. Never waits for its server.
+
+    A connection that its server has left disappears from fusectl. Where fusectl cannot be read,
+    a mount counts as alive.
+    """
+    entry = find_mount(mountpoint)
+    if entry is None:
+        return MountState.NOT_MOUNTED
+    with _fusectl():
+        try:
+            known = {int(name) for name in os.listdir(_CONNECTIONS) if name.isdecimal()}
+        except OSError:
+            return MountState.ALIVE
+    if not known and not os.path.ismount(_CONNECTIONS):
+        return MountState.ALIVE
+    return MountState.ALIVE if entry.device in known else MountState.DEAD
+
+
+@contextlib.contextmanager
+def _fusectl() -> Iterator[None]:
+    """Have fusectl mounted, where that is for us to do."""
+    if os.geteuid() == 0 and _CONNECTIONS.is_dir() and not os.path.ismount(_CONNECTIONS):
+        _libc.mount(b"fusectl", os.fsencode(_CONNECTIONS), b"fusectl", ctypes.c_ulong(0), None)
+    yield
+
+
+def abort(mountpoint: Path) -> None:
+    """Cut a mount off from its server: everybody who waits for it gets an error, at once.
+
+    Raises NotMounted, and MountError if the kernel does not let us.
+    """
+    entry = find_mount(mountpoint)
+    if entry is None:
+        raise NotMounted(f"{mountpoint}: no FUSE file system is mounted there")
+    with _fusectl():
+        try:
+            (_CONNECTIONS / str(entry.device) / "abort").write_text("1")
+        except FileNotFoundError:
+            return  # its server is gone: there is nothing left to cut
+        except OSError as error:
+            raise MountError(
+                f"{mountpoint}: cannot abort the connection: {error.strerror}",
+                hint="only the user who mounted it, or root, can",
+            ) from error
+
+
+def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
+    """Unmount; `lazy`: take it out of the tree now, and end it when its last user is gone.
+
+    Raises NotMounted, MountpointBusy, MountError.
+    """
+    if find_mount(mountpoint) is None:
+        raise NotMounted(f"{mountpoint}: no FUSE file system is mounted there")
+    if os.geteuid() == 0:
+        flags = _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0)
+        if _libc.umount2(os.fsencode(_resolved(mountpoint)), flags) == 0:
+            return
+        number = ctypes.get_errno()
+        if number == errno.EBUSY:
+            raise _busy(mountpoint)
+        raise MountError(f"{mountpoint}: cannot unmount: {os.strerror(number).lower()}")
+    _unmount_by_helper(mountpoint, lazy)
+
+
+def _busy(mountpoint: Path) -> MountpointBusy:
+    return MountpointBusy(
+        f"{mountpoint} is in use",
+        hint="leave the directory and close its files (lsof shows them), or unmount lazily",
+    )
+
+
+def _unmount_by_helper(mountpoint: Path, lazy: bool) -> None:
+    helper = shutil.which("fusermount3") or shutil.which("fusermount")
+    if helper is None:
+        raise FuseUnavailable("fusermount3 is not installed", hint="install the fuse3 package")
+    words = [helper, "-u", "-q", *(["-z"] if lazy else []), "--", os.fspath(_resolved(mountpoint))]
+    done = subprocess.run(
+        words,
+        env={**os.environ, "LC_ALL": "C"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode == 0:
+        return
+    if find_mount(mountpoint) is not None and not done.stderr.strip():
+        raise _busy(mountpoint)
+    raise MountError(f"{mountpoint}: cannot unmount: {' '.join(done.stderr.split())}")
+
+
+def repair(mountpoint: Path) -> bool:
+    """Take a dead mount (its server was killed) out of the way. Returns whether there was one."""
+    if mount_state(mountpoint) is not MountState.DEAD:
+        return False
+    unmount(mountpoint, lazy=True)
+    return True

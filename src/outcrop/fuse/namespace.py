@@ -1,0 +1,1 @@
+"""Runs a command that alone sees FUSE mounts, without any privilege."""
