@@ -189,6 +189,15 @@ static bool check_name(const char *name, size_t length)
     return !why;
 }
 
+/* The bits above KIND_MASK are the view's own and come back to it in open_extent. */
+static bool check_kind(uint64_t kind)
+{
+    if (kind == OPAQUE || ((kind & KIND_MASK) != OPAQUE && (kind & KIND_MASK) <= OBJECT_SHAKE128))
+        return true;
+    PyErr_Format(PyExc_ValueError, "kind is not known: %d", (int)kind);
+    return false;
+}
+
 /* What follows the name in a node: the target of a symlink, the content of a file. */
 static bool get_tail(PyObject *row, unsigned mode, uint64_t kind, uint64_t size, const char **data,
                      size_t *length)
@@ -234,7 +243,7 @@ static struct node *node_from_row(PyObject *row, bool is_root)
         !get_unsigned(row, UID, UINT32_MAX, &uid) || !get_unsigned(row, GID, UINT32_MAX, &gid) ||
         !get_unsigned(row, SIZE, INT64_MAX, &size) ||
         !get_unsigned(row, RDEV, UINT32_MAX, &rdev) ||
-        !get_unsigned(row, KIND, OBJECT_SHAKE128, &kind) ||
+        !get_unsigned(row, KIND, UINT8_MAX, &kind) || !check_kind(kind) ||
         !get_unsigned(row, BITS, 0xff, &bits))
         return NULL;
     if (PyTuple_GET_ITEM(row, MTIME_NS) != Py_None &&

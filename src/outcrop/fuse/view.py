@@ -25,6 +25,7 @@ class Row(NamedTuple):
     * `OBJECT_SHA1`, `OBJECT_RMD160`, `OBJECT_SHAKE128`: `content` is a digest of 20 bytes. If the
       engine was given an object directory and a file `XX/REST` (plus `-rmd160`, `-shake128`) of
       exactly `size` bytes is in it, that file is the content, and the view is not asked.
+      The upper four bits of such a `kind` are the view's own (how the object is stored).
     * `OPAQUE`: `content` is a key only the view understands.
 
     Where there is no such file the engine calls `View.open_extent`. Two rows with equal kind,

@@ -57,7 +57,7 @@ enum {
 /* ---- nodes and directories (tree.c) ------------------------------------------------------- */
 
 /* view.py: Row.kind and Row.bits */
-enum { OPAQUE = 0, OBJECT_SHA1 = 1, OBJECT_RMD160 = 2, OBJECT_SHAKE128 = 3 };
+enum { OPAQUE = 0, OBJECT_SHA1 = 1, OBJECT_RMD160 = 2, OBJECT_SHAKE128 = 3, KIND_MASK = 15 };
 enum { ROW_HAS_XATTRS = 1, ROW_HIDDEN = 2, ROW_DIRECT_IO = 4 };
 
 /* One directory entry. It lives as long as its directory's table has it (`attached`), the kernel

@@ -632,7 +632,7 @@ static void object_path(const struct node *n, char path[64])
         if (i == 0)
             *at++ = '/';
     }
-    strcpy(at, suffix[n->kind]);
+    strcpy(at, suffix[n->kind & KIND_MASK]);
 }
 
 /* Open without waiting for a disk or a network file system (`may_wait` false: EAGAIN if it would).
