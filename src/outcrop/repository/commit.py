@@ -5,10 +5,9 @@ recorded in the reflog and made durable, and only then is `.cvmfspublished` repl
 Whenever this ends early, readers see the old revision, and nothing they see is touched.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from outcrop.errors import FormatError
 from outcrop.formats.catalog import NestedCatalog, Statistics
@@ -54,11 +53,15 @@ class SigningKeys:
 
 @dataclass(frozen=True, slots=True)
 class StoredCatalogs:
-    """What storing an editor's catalogs came to: the root, and how many were written."""
+    """What storing an editor's catalogs came to.
+
+    `root` and its `statistics`, the number of entries in each catalog that was written by
+    mountpoint, and what the store grew by.
+    """
 
     root: NestedCatalog
     statistics: Statistics
-    count: int
+    entries: Mapping[bytes, int]
     new_bytes: int
 
 
@@ -74,15 +77,16 @@ def store_catalogs(
         nested = NestedCatalog(catalog.mountpoint, stored.hash, len(plain))
         return nested, statistics, stored.new_bytes
 
-    count = new_bytes = 0
+    new_bytes = 0
+    entries: dict[bytes, int] = {}
     for level in editor.dirty_levels():
         for catalog, (nested, statistics, grown) in zip(
             level, executor.map(store, level), strict=True
         ):
             editor.settle(catalog, nested, statistics)
-            count += 1
+            entries[catalog.mountpoint] = statistics.self_.entries
             new_bytes += grown
-    return StoredCatalogs(nested, statistics, count, new_bytes)
+    return StoredCatalogs(nested, statistics, entries, new_bytes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,8 +209,3 @@ def open_history(writer: ObjectWriter, history: ContentHash) -> TagDatabase:
     """A repository's history, ready to be edited."""
     ref = ObjectRef(history, Suffix.HISTORY)
     return TagDatabase.open(read_object(writer.store, ref, limit=MAX_HISTORY_BYTES))
-
-
-def reflog_of(writer: ObjectWriter, spool: Path, fqrn: str) -> Reflog:
-    """The reflog of a repository whose spool area this is."""
-    return Reflog(writer.store, spool / "reflog.chksum", fqrn, writer.algorithm)

@@ -149,7 +149,8 @@ class CatalogEditor:
         catalog = self.holding(path)
         old = catalog.find(path)
         if old is None or not old.is_directory:
-            catalog.put_at(path, replace(entry, nlink=2, name=path.rpartition(b"/")[2]))
+            plain = replace(entry, is_nested_mountpoint=False, is_nested_root=False)
+            catalog.put_at(path, replace(plain, nlink=2, name=path.rpartition(b"/")[2]))
             self._add_links(path.rpartition(b"/")[0], 1)
             return
         self._put_transition(path, catalog, replace(entry, nlink=old.nlink, name=old.name))

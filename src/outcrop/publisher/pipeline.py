@@ -1,0 +1,303 @@
+"""From files to objects: open, read, cut, compress, hash, store; on all cores.
+
+Worker threads take small files by the batch and large ones one at a time; what takes long (system
+calls, cutting, compressing, hashing) lets other threads run. A large file is read by one worker,
+its chunks are compressed by whichever worker is free. Memory is bounded: a worker holds one small
+file or one chunk, and no more chunks wait than there are workers.
+
+Files may change while they are read. A worker looks at a file before and after reading it and
+reads again if the two differ; after a few attempts the file is named in an error.
+"""
+
+import errno
+import os
+import queue
+import stat
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from outcrop.errors import OutcropError
+from outcrop.formats.catalog import Chunk
+from outcrop.formats.chunking import ChunkSizes, Cutter
+from outcrop.formats.hashes import Compression, ContentHash, HashAlgorithm, Suffix
+from outcrop.publisher.errors import LimitExceeded, SourceChanged, SourceUnreadable
+from outcrop.repository.object_writer import ObjectWriter
+
+_ATTEMPTS: Final = 4
+_BATCH_FILES: Final = 32
+_BATCH_BYTES: Final = 1 << 20
+_JOBS_IN_FLIGHT: Final = 2048
+_READ_BYTES: Final = 1 << 20
+_MAX_WHOLE_BYTES: Final = 1 << 30
+_OPEN_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+
+
+@dataclass(slots=True)
+class FileJob:
+    """A regular file to be stored: where it is, and how `lstat` saw it."""
+
+    path: bytes
+    seen: os.stat_result
+    done: Callable[["FileContent"], None]
+    """Called in the thread that runs the pipeline when the file is stored."""
+
+
+@dataclass(slots=True)
+class FileContent:
+    """What became of a file. `content` is `None` for a chunked one.
+
+    `seen` is how the file was when it was read, which may be later than the job says.
+    """
+
+    seen: os.stat_result
+    compression: Compression
+    content: ContentHash | None = None
+    chunks: tuple[Chunk, ...] = ()
+    new_bytes: int = 0
+
+    @property
+    def algorithm(self) -> HashAlgorithm:
+        """What its objects' hashes are made with."""
+        return (self.content or self.chunks[0].hash).algorithm
+
+
+@dataclass(slots=True)
+class _LargeFile:
+    """A file whose chunks are under way in several threads."""
+
+    job: FileJob
+    content: FileContent
+    missing: int = 1  # the reader itself, until it has seen the end
+    chunks: list[Chunk] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(slots=True)
+class _ChunkTask:
+    file: _LargeFile
+    offset: int
+    data: bytes
+
+
+_Outcome = list[tuple[FileJob, FileContent]] | BaseException
+
+
+class Pipeline:
+    """Stores files with worker threads. Use as a context manager, from one thread.
+
+    `chunk_sizes` of `None` stores every file in one piece.
+    """
+
+    def __init__(
+        self,
+        writer: ObjectWriter,
+        *,
+        workers: int,
+        chunk_sizes: ChunkSizes | None,
+        compression: Compression,
+    ) -> None:
+        self.writer = writer
+        self._chunk_sizes = chunk_sizes
+        self.compression = compression
+        self._batch: list[FileJob] = []
+        self._batch_bytes = 0
+        self._in_flight = 0
+        self._tasks: queue.SimpleQueue[list[FileJob] | _ChunkTask | None] = queue.SimpleQueue()
+        self._outcomes: queue.SimpleQueue[_Outcome] = queue.SimpleQueue()
+        self._chunk_slots = threading.Semaphore(workers)
+        self._is_stopping = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"publish-{n}", daemon=True)
+            for n in range(workers)
+        ]
+
+    def __enter__(self) -> "Pipeline":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._is_stopping = True
+        for _thread in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    # --- the thread that runs the pipeline ---
+
+    def submit(self, job: FileJob) -> None:
+        """Have a file stored. Calls `done` of earlier jobs; raises what one of them failed with."""
+        self._batch.append(job)
+        self._batch_bytes += job.seen.st_size
+        if len(self._batch) >= _BATCH_FILES or self._batch_bytes >= _BATCH_BYTES:
+            self._flush()
+        while self._in_flight > _JOBS_IN_FLIGHT:
+            self._finish_some()
+
+    def finish(self) -> None:
+        """Return when every job is done."""
+        self._flush()
+        while self._in_flight:
+            self._finish_some()
+
+    def _flush(self) -> None:
+        if self._batch:
+            self._in_flight += len(self._batch)
+            self._tasks.put(self._batch)
+            self._batch = []
+            self._batch_bytes = 0
+
+    def _finish_some(self) -> None:
+        outcome = self._outcomes.get()
+        if isinstance(outcome, BaseException):
+            raise outcome
+        self._in_flight -= len(outcome)
+        for job, content in outcome:
+            job.done(content)
+
+    # --- worker threads ---
+
+    def _work(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            if self._is_stopping:
+                continue
+            try:
+                if isinstance(task, _ChunkTask):
+                    self._store_chunk(task)
+                    self._chunk_slots.release()
+                else:
+                    self._store_batch(task)
+            except (OutcropError, OSError, MemoryError) as error:
+                self._outcomes.put(error)
+
+    def _store_batch(self, batch: list[FileJob]) -> None:
+        stored = []
+        for job in batch:
+            content = self._store_file(job)
+            if content is not None:
+                stored.append((job, content))
+        if stored:
+            self._outcomes.put(stored)
+
+    def _store_file(self, job: FileJob) -> FileContent | None:
+        """Store one file; `None`: chunks of it are still under way and will tell."""
+        for _attempt in range(_ATTEMPTS):
+            try:
+                fd = os.open(job.path, _OPEN_FLAGS)
+            except OSError as error:
+                raise _unreadable(job, error) from error
+            try:
+                before = os.fstat(fd)
+                if not stat.S_ISREG(before.st_mode):
+                    raise SourceChanged(f"{_shown(job)} is no regular file any more")
+                if self._chunk_sizes is None or before.st_size <= self._chunk_sizes.minimum:
+                    plain = _read_whole(fd, before.st_size, job)
+                    if len(plain) == before.st_size and _is_same(before, os.fstat(fd)):
+                        return self._store_whole(before, plain)
+                else:
+                    large = self._read_large(fd, before, self._chunk_sizes, job)
+                    if _is_same(before, os.fstat(fd)):
+                        return self._close_large(large)
+            except OSError as error:
+                raise _unreadable(job, error) from error
+            finally:
+                os.close(fd)
+        raise SourceChanged(
+            f"{_shown(job)} changed every time it was read",
+            hint="publish from a snapshot, or when nothing writes to the source",
+        )
+
+    def _store_whole(self, seen: os.stat_result, plain: bytes) -> FileContent:
+        stored = self.writer.put(plain, Suffix.FILE, self.compression)
+        return FileContent(seen, self.compression, stored.hash, (), stored.new_bytes)
+
+    def _read_large(
+        self, fd: int, seen: os.stat_result, sizes: ChunkSizes, job: FileJob
+    ) -> _LargeFile:
+        """Read and cut a file; every chunk becomes a task, or is stored here if others are busy."""
+        file = _LargeFile(job, FileContent(seen, self.compression))
+        offset = 0
+        for piece, is_last in _pieces(fd, Cutter(sizes)):
+            if is_last and not offset:
+                file.content = self._store_whole(seen, piece)
+                break
+            task = _ChunkTask(file, offset, piece)
+            offset += len(piece)
+            with file.lock:
+                file.missing += 1
+            if not is_last and self._chunk_slots.acquire(blocking=False):
+                self._tasks.put(task)
+            else:
+                self._store_chunk(task)
+        return file
+
+    def _store_chunk(self, task: _ChunkTask) -> None:
+        stored = self.writer.put(task.data, Suffix.CHUNK, self.compression)
+        file = task.file
+        with file.lock:
+            file.chunks.append(Chunk(task.offset, len(task.data), stored.hash))
+            file.content.new_bytes += stored.new_bytes
+            file.missing -= 1
+            is_complete = file.missing == 0
+        if is_complete:
+            self._outcomes.put([(file.job, _with_chunks(file))])
+
+    def _close_large(self, file: _LargeFile) -> FileContent | None:
+        with file.lock:
+            file.missing -= 1
+            return _with_chunks(file) if file.missing == 0 else None
+
+
+def _with_chunks(file: _LargeFile) -> FileContent:
+    file.content.chunks = tuple(sorted(file.chunks, key=lambda chunk: chunk.offset))
+    return file.content
+
+
+def _pieces(fd: int, cutter: Cutter) -> Iterator[tuple[bytes, bool]]:
+    """A file's chunks with whether it is the last: no bytes are held beyond the current one."""
+    parts: list[bytes] = []
+    start = position = 0
+    while block := os.read(fd, _READ_BYTES):
+        for mark in cutter.feed(block):
+            parts.append(block[max(start - position, 0) : mark - position])
+            yield b"".join(parts), False
+            parts.clear()
+            start = mark
+        parts.append(block[max(start - position, 0) :])
+        position += len(block)
+    yield b"".join(parts), True
+
+
+def _read_whole(fd: int, size: int, job: FileJob) -> bytes:
+    """All bytes of a file, and one more if there is: that tells that it grew."""
+    if size > _MAX_WHOLE_BYTES:
+        raise LimitExceeded(
+            f"{_shown(job)} has {size} bytes, too many to be one object",
+            hint="set CVMFS_USE_FILE_CHUNKING=true",
+        )
+    data = os.read(fd, size + 1)
+    while len(data) < size and (more := os.read(fd, size + 1 - len(data))):
+        data += more
+    return data
+
+
+def _is_same(before: os.stat_result, after: os.stat_result) -> bool:
+    return (
+        before.st_mtime_ns == after.st_mtime_ns
+        and before.st_ctime_ns == after.st_ctime_ns
+        and before.st_size == after.st_size
+    )
+
+
+def _unreadable(job: FileJob, error: OSError) -> SourceUnreadable | SourceChanged:
+    if error.errno in (errno.ENOENT, errno.ELOOP):  # ELOOP: a symlink took its place
+        return SourceChanged(f"{_shown(job)} went away while it was to be published")
+    return SourceUnreadable(
+        f"{_shown(job)} cannot be read: {error.strerror}", hint="nothing was published"
+    )
+
+
+def _shown(job: FileJob) -> str:
+    return job.path.decode("utf-8", "backslashreplace")

@@ -1,0 +1,241 @@
+"""A revision in the making: the verified base, an editor on it, a pipeline, and the way to the end.
+
+Every way to publish (a directory, later an overlay or a tar stream) opens a session, turns its
+changes into edits and contents, and publishes it. A session that is left before is as if it had
+never been.
+"""
+
+import os
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from outcrop.formats.hashes import ObjectRef, Suffix
+from outcrop.publisher.compression import CompressionChoice
+from outcrop.publisher.errors import (
+    LimitExceeded,
+    PublishError,
+    PublisherSettingsError,
+    ScratchFull,
+    TagExists,
+)
+from outcrop.publisher.lock import publishing_lock
+from outcrop.publisher.pipeline import Pipeline
+from outcrop.publisher.settings import StratumZeroSettings
+from outcrop.repository.commit import (
+    Commit,
+    NewTag,
+    SigningKeys,
+    StoredCatalogs,
+    open_history,
+    store_catalogs,
+)
+from outcrop.repository.editor import CatalogEditor
+from outcrop.repository.object_writer import ObjectWriter
+from outcrop.repository.open import RepositorySource
+from outcrop.repository.reflog import Reflog
+from outcrop.storage.errors import is_no_room
+from outcrop.storage.local import LocalStore
+from outcrop.storage.locations import Locations
+from outcrop.storage.store import WritableStore
+from outcrop.storage.temporary import TransientOpener
+from outcrop.trust.blacklist import Blacklist
+from outcrop.trust.chain import TrustedManifest
+from outcrop.trust.keys import load_public_keys
+
+_SCRATCH_PREFIX = "publish-"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What became of a session: the signed manifest, and its catalogs."""
+
+    manifest: TrustedManifest
+    catalogs: StoredCatalogs
+
+
+@dataclass(slots=True, kw_only=True)
+class PublishSession:
+    """Open from lock to manifest. `started_at_ns` is by the clock that stamps files."""
+
+    settings: StratumZeroSettings
+    base: TrustedManifest
+    editor: CatalogEditor
+    pipeline: Pipeline
+    commit: Commit
+    started_at_ns: int
+    warnings: list[str]
+
+    @property
+    def store(self) -> WritableStore:
+        """Where the repository is."""
+        return self.commit.writer.store
+
+    def check_tag(self, name: str) -> None:
+        """Raises TagExists, so that nobody does all the work first."""
+        history = self.base.manifest.history
+        if history is None:
+            return
+        with open_history(self.commit.writer, history) as tags:
+            found = tags.find(name)
+        if found is not None:
+            raise TagExists(
+                f"{self.settings.fqrn}: the tag {name} is revision {found.revision} already",
+                hint="choose another name",
+            )
+
+    def publish(self, tags: Sequence[NewTag], *, workers: int) -> Published:
+        """Store the catalogs and make the result the trunk, with these tags.
+
+        Raises RevisionConflict, LimitExceeded, StorageError.
+        """
+        manifest = self.base.manifest
+        with ThreadPoolExecutor(workers) as executor:
+            catalogs = store_catalogs(
+                self.editor,
+                self.commit.writer,
+                executor,
+                now=self.commit.now,
+                ttl=self.settings.ttl_seconds,
+            )
+        self._check_limits(catalogs)
+        template = replace(
+            manifest,
+            ttl=self.settings.ttl_seconds,
+            garbage_collectable=self.settings.garbage_collection,
+        )
+        trusted = self.commit.sign(template, catalogs.root, manifest.revision + 1, tags)
+        return Published(trusted, catalogs)
+
+    def _check_limits(self, catalogs: StoredCatalogs) -> None:
+        for mountpoint, entries in catalogs.entries.items():
+            nested, root = self.settings.max_nested_entries, self.settings.max_root_entries
+            limit = nested if mountpoint else root
+            if entries <= limit:
+                continue
+            shown = mountpoint.decode("utf-8", "backslashreplace") or "/"
+            message = f"the catalog at {shown} has {entries} entries, the limit is {limit}"
+            if self.settings.enforce_limits:
+                raise LimitExceeded(message, hint="divide it with .cvmfscatalog or .cvmfsdirtab")
+            self.warnings.append(message)
+
+
+@contextmanager
+def open_session(
+    locations: Locations,
+    fqrn: str,
+    *,
+    now: int,
+    choice: CompressionChoice | None = None,
+    workers: int = 0,
+    store: WritableStore | None = None,
+) -> Iterator[PublishSession]:
+    """Lock the repository, verify its trunk and prepare the next revision.
+
+    `choice` overrides the settings' compression, `workers` (0: one for each processor) the number
+    of threads, `store` where the repository is. Raises PublishInProgress, TrustError and others.
+    """
+    settings = StratumZeroSettings.read(locations, fqrn)
+    choice = choice or settings.compression
+    store = store if store is not None else LocalStore(settings.storage)
+    with ExitStack() as stack:
+        stack.enter_context(_scratch_errors(fqrn))
+        settings.spool.mkdir(parents=True, exist_ok=True)
+        started_at_ns = stack.enter_context(publishing_lock(settings.spool, fqrn))
+        scratch = stack.enter_context(scratch_directory(settings.spool))
+        if isinstance(store, LocalStore):
+            store.remove_leftovers()
+        base = _verified_trunk(locations, fqrn, store, now)
+        # The repository speaks through its manifest; server.conf only knows how it began.
+        writer = ObjectWriter(store, base.manifest.algorithm, choice.compressor)
+        commit = Commit(
+            writer=writer,
+            reflog=Reflog(store, settings.spool / "reflog.chksum", fqrn, writer.algorithm),
+            keys=read_signing_keys(locations, fqrn),
+            whitelist=base.whitelist,
+            base=base,
+            now=now,
+        )
+        commit.check_signing()
+        root = ObjectRef(
+            base.manifest.root_catalog, Suffix.CATALOG, size=base.manifest.catalog_size or None
+        )
+        editor = stack.enter_context(CatalogEditor.open(store, scratch, root))
+        pipeline = Pipeline(
+            writer,
+            workers=workers or default_workers(),
+            chunk_sizes=settings.chunk_sizes,
+            compression=choice.stored_as,
+        )
+        yield PublishSession(
+            settings=settings,
+            base=base,
+            editor=editor,
+            pipeline=stack.enter_context(pipeline),
+            commit=commit,
+            started_at_ns=started_at_ns,
+            warnings=[],
+        )
+
+
+def default_workers() -> int:
+    """As many threads as there are processors for this process."""
+    return len(os.sched_getaffinity(0))
+
+
+@contextmanager
+def scratch_directory(spool: Path) -> Iterator[Path]:
+    """A directory for the time of a publish; what dead ones left goes, too. Needs the lock."""
+    parent = spool / "tmp"
+    parent.mkdir(exist_ok=True)
+    for leftover in parent.glob(f"{_SCRATCH_PREFIX}*"):
+        shutil.rmtree(leftover)
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH_PREFIX, dir=parent) as scratch:
+        yield Path(scratch)
+
+
+def read_key(locations: Locations, name: str) -> bytes:
+    """A file of the key directory. Raises PublisherSettingsError."""
+    file = locations.keys / name
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise PublisherSettingsError(
+            f"{file}: {error.strerror}", hint="publishing needs the repository's keys"
+        ) from error
+
+
+def read_signing_keys(locations: Locations, fqrn: str) -> SigningKeys:
+    """The certificate and its private key."""
+    return SigningKeys(read_key(locations, f"{fqrn}.crt"), read_key(locations, f"{fqrn}.key"))
+
+
+def _verified_trunk(
+    locations: Locations, fqrn: str, store: WritableStore, now: int
+) -> TrustedManifest:
+    source = RepositorySource(
+        fqrn,
+        store,
+        TransientOpener(store),
+        load_public_keys(read_key(locations, f"{fqrn}.pub")),
+        Blacklist(),
+    )
+    return source.fetch_manifest(now=now)
+
+
+@contextmanager
+def _scratch_errors(fqrn: str) -> Iterator[None]:
+    """What goes wrong in the spool area, as errors that say so; stores have their own."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise ScratchFull(f"{fqrn}: a catalog could not be written: {error}") from error
+    except OSError as error:
+        if is_no_room(error):
+            raise ScratchFull(f"{fqrn}: no room in the spool area: {error}") from error
+        raise PublishError(f"{fqrn}: the spool area: {error}") from error
