@@ -37,9 +37,7 @@ class CacheContents:
         return self._usage.total
 
     def _count(self) -> int:
-        # First txn: what moves from there to its place meanwhile is counted twice, never missed.
-        total = sum(file.size for file in self._directory.iter_temporaries())
-        return total + sum(file.size for file in self._directory.iter_objects())
+        return sum(file.size for file in self._directory.iter_objects())
 
     def open_file(self, ref: ObjectRef, limit: int) -> int | None:
         """A descriptor of an object that is here, stamped as used now; else None.
@@ -142,6 +140,8 @@ class CacheContents:
         """Returns the number of bytes left, counted anew."""
         directory = self._directory
         directory.remove_leftovers()
+        # What is about to be renamed was added to the counter already. First txn: a file that
+        # moves to its place meanwhile is counted twice, never missed.
         total = sum(file.size for file in directory.iter_temporaries())
         files = sorted(directory.iter_objects(), key=lambda file: file.used_at_ns)
         total += sum(file.size for file in files)
