@@ -173,7 +173,7 @@ class _Failures:
                 "%s %s: %s (%s)",
                 operation,
                 _shown(path),
-                error or type(error).__name__,
+                str(error) or type(error).__name__,
                 os.strerror(number),
                 extra={"path": _shown(path)},
                 exc_info=error if unexpected and not isinstance(error, ValueError) else None,

@@ -27,3 +27,15 @@ class NotMounted(MountError):
 
 class NamespaceUnavailable(MountError):
     """The kernel refuses the namespaces that a private mount needs."""
+
+
+class CommandNotFound(MountError):
+    """There is no such program to run beside the mount."""
+
+    exit_code = 127
+
+
+class CommandNotExecutable(MountError):
+    """The program to run beside the mount is there, but cannot be run."""
+
+    exit_code = 126

@@ -5,8 +5,6 @@ stuck would take us with it. What is known is read from /proc/self/mountinfo and
 """
 
 import array
-import contextlib
-import ctypes
 import enum
 import errno
 import os
@@ -19,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from outcrop.fuse import system_calls
 from outcrop.fuse.errors import (
     FuseUnavailable,
     MountError,
@@ -29,11 +28,6 @@ from outcrop.fuse.errors import (
 
 DEVICE = "/dev/fuse"
 _CONNECTIONS = Path("/sys/fs/fuse/connections")
-
-_MS_RDONLY, _MS_NOSUID, _MS_NODEV = 1, 2, 4
-_MNT_FORCE, _MNT_DETACH, _UMOUNT_NOFOLLOW = 1, 2, 8
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +62,7 @@ class MountEntry:
     source: str
 
 
-def mount(
-    mountpoint: Path, *, fsname: str = "outcrop", options: MountOptions | None = None
-) -> int:
+def mount(mountpoint: Path, *, fsname: str = "outcrop", options: MountOptions | None = None) -> int:
     """Mount an empty FUSE file system and return the device to serve it with.
 
     Root calls mount(2), anybody else `fusermount3`. The mount waits for its first answer, so an
@@ -135,28 +127,26 @@ def _mount_device(fd: int, mountpoint: Path, fsname: str, options: MountOptions)
         data.append("default_permissions")
     if options.allow_other:
         data.append("allow_other")
-    flags = _MS_RDONLY
-    flags |= 0 if options.suid else _MS_NOSUID
-    flags |= 0 if options.dev else _MS_NODEV
-    done = _libc.mount(
-        os.fsencode(fsname),
-        os.fsencode(mountpoint),
-        b"fuse.outcrop",
-        ctypes.c_ulong(flags),
-        ",".join(data).encode(),
-    )
-    if done == 0:
-        return
-    number = ctypes.get_errno()
-    if number == errno.ENODEV:
-        raise FuseUnavailable(
+    flags = system_calls.MS_RDONLY
+    flags |= 0 if options.suid else system_calls.MS_NOSUID
+    flags |= 0 if options.dev else system_calls.MS_NODEV
+    try:
+        system_calls.mount(fsname, mountpoint, "fuse.outcrop", flags, ",".join(data))
+    except OSError as error:
+        raise _refused(mountpoint, error) from error
+
+
+def _refused(mountpoint: Path, error: OSError) -> MountError:
+    if error.errno == errno.ENODEV:
+        return FuseUnavailable(
             "this kernel has no FUSE", hint="load the fuse kernel module (modprobe fuse)"
         )
-    if number == errno.EPERM:
-        raise FuseUnavailable(
-            f"{mountpoint}: not permitted to mount", hint="are you in a restricted container?"
+    if error.errno in (errno.EPERM, errno.EACCES):
+        return FuseUnavailable(
+            f"{mountpoint}: not permitted to mount",
+            hint="a container or a security module (AppArmor, SELinux) forbids it",
         )
-    raise MountpointUnusable(f"{mountpoint}: cannot mount: {os.strerror(number).lower()}")
+    return MountpointUnusable(f"{mountpoint}: cannot mount: {(error.strerror or '').lower()}")
 
 
 def _mount_by_helper(mountpoint: Path, fsname: str, options: MountOptions) -> int:
@@ -265,22 +255,19 @@ def mount_state(mountpoint: Path) -> MountState:
     entry = find_mount(mountpoint)
     if entry is None:
         return MountState.NOT_MOUNTED
-    with _fusectl():
-        try:
-            known = {int(name) for name in os.listdir(_CONNECTIONS) if name.isdecimal()}
-        except OSError:
-            return MountState.ALIVE
-    if not known and not os.path.ismount(_CONNECTIONS):
+    try:
+        known = _connections()
+    except OSError:
         return MountState.ALIVE
     return MountState.ALIVE if entry.device in known else MountState.DEAD
 
 
-@contextlib.contextmanager
-def _fusectl() -> Iterator[None]:
-    """Have fusectl mounted, where that is for us to do."""
-    if os.geteuid() == 0 and _CONNECTIONS.is_dir() and not os.path.ismount(_CONNECTIONS):
-        _libc.mount(b"fusectl", os.fsencode(_CONNECTIONS), b"fusectl", ctypes.c_ulong(0), None)
-    yield
+def _connections() -> frozenset[int]:
+    """The connections that have a server. Raises OSError where that cannot be known."""
+    if not os.path.ismount(_CONNECTIONS):
+        system_calls.mount("fusectl", _CONNECTIONS, "fusectl", 0)
+    names = [entry.name for entry in _CONNECTIONS.iterdir()]
+    return frozenset(int(name) for name in names if name.isdecimal())
 
 
 def abort(mountpoint: Path) -> None:
@@ -291,16 +278,14 @@ def abort(mountpoint: Path) -> None:
     entry = find_mount(mountpoint)
     if entry is None:
         raise NotMounted(f"{mountpoint}: no FUSE file system is mounted there")
-    with _fusectl():
-        try:
+    try:
+        if entry.device in _connections():
             (_CONNECTIONS / str(entry.device) / "abort").write_text("1")
-        except FileNotFoundError:
-            return  # its server is gone: there is nothing left to cut
-        except OSError as error:
-            raise MountError(
-                f"{mountpoint}: cannot abort the connection: {error.strerror}",
-                hint="only the user who mounted it, or root, can",
-            ) from error
+    except OSError as error:
+        raise MountError(
+            f"{mountpoint}: cannot abort the connection: {error.strerror}",
+            hint="only the user who mounted it, or root, can",
+        ) from error
 
 
 def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
@@ -311,14 +296,20 @@ def unmount(mountpoint: Path, *, lazy: bool = False) -> None:
     if find_mount(mountpoint) is None:
         raise NotMounted(f"{mountpoint}: no FUSE file system is mounted there")
     if os.geteuid() == 0:
-        flags = _UMOUNT_NOFOLLOW | (_MNT_DETACH if lazy else 0)
-        if _libc.umount2(os.fsencode(_resolved(mountpoint)), flags) == 0:
-            return
-        number = ctypes.get_errno()
-        if number == errno.EBUSY:
-            raise _busy(mountpoint)
-        raise MountError(f"{mountpoint}: cannot unmount: {os.strerror(number).lower()}")
-    _unmount_by_helper(mountpoint, lazy)
+        _unmount_directly(mountpoint, lazy)
+    else:
+        _unmount_by_helper(mountpoint, lazy)
+
+
+def _unmount_directly(mountpoint: Path, lazy: bool) -> None:
+    flags = system_calls.UMOUNT_NOFOLLOW | (system_calls.MNT_DETACH if lazy else 0)
+    try:
+        system_calls.umount(_resolved(mountpoint), flags)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise _busy(mountpoint) from error
+        reason = (error.strerror or "").lower()
+        raise MountError(f"{mountpoint}: cannot unmount: {reason}") from error
 
 
 def _busy(mountpoint: Path) -> MountpointBusy:
