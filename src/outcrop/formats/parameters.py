@@ -140,7 +140,7 @@ class _Reader:
         parts: list[str] = []
         length = 0
         while (character := self._peek()) not in ("", end):
-            if (part := self._part(character, plain, is_first=not parts)) is None:
+            if (part := self._part(character, plain)) is None:
                 break
             length += len(part)
             if length > MAX_VALUE_LENGTH:
@@ -148,7 +148,7 @@ class _Reader:
             parts.append(part)
         return "".join(parts)
 
-    def _part(self, character: str, plain: re.Pattern[str], *, is_first: bool) -> str | None:
+    def _part(self, character: str, plain: re.Pattern[str]) -> str | None:
         """The next piece of a word; `None` where an unquoted word is over."""
         if character == "$":
             return self._reference()
@@ -161,7 +161,7 @@ class _Reader:
                 return self._quotation(character)
             if character in " \t\n;":
                 return None
-            if character in "&|()<>" or (character == "~" and is_first):
+            if character in "&|()<>~":
                 self._refuse(f"the shell's {character}")
         match = plain.match(self._text, self._at)
         if match is None:
