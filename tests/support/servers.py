@@ -285,7 +285,10 @@ class _Faulty:
         stopping: threading.Event,
     ) -> None:
         is_endless = fault in (Fault.OVERSIZED, Fault.ERROR_ENDLESS)
-        status = "500 Internal Server Error" if fault is Fault.ERROR_ENDLESS else reply.status
+        status = {
+            Fault.OVERSIZED: "200 OK",
+            Fault.ERROR_ENDLESS: "500 Internal Server Error",
+        }.get(fault, reply.status)
         headers = dict(reply.headers)
         if is_endless:
             headers["Connection"] = "close"
