@@ -374,8 +374,29 @@ def end_mount(locations: Locations, mountpoint: Path, *, lazy: bool = False) -> 
         repair(mountpoint)
         (run_directory(locations, mountpoint) / _STATE_FILE).unlink(missing_ok=True)
         return
-    unmount(mountpoint, lazy=lazy)
     path = run_directory(locations, mountpoint) / _STATE_FILE
+    pid = _pid_of(path)
+    unmount(mountpoint, lazy=lazy)
     deadline = time.monotonic() + READY_TIMEOUT_SECONDS
-    while not lazy and path.exists() and time.monotonic() < deadline:
+    while not lazy and path.exists() and _is_running(pid) and time.monotonic() < deadline:
         time.sleep(0.01)
+    if not lazy and not _is_running(pid):
+        path.unlink(missing_ok=True)
+
+
+def _pid_of(state_file: Path) -> int:
+    try:
+        return int(json.loads(state_file.read_text())["pid"])
+    except (OSError, ValueError, TypeError, KeyError):
+        return 0
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        if pid:
+            os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return bool(pid)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from outcrop.formats.hashes import ContentHash, ObjectRef, Suffix
-from outcrop.formats.manifest import Breadcrumb
+from outcrop.formats.manifest import Breadcrumb, Manifest
 from outcrop.repository.catalogs import CatalogTree
 from outcrop.repository.history import History, read_history
 from outcrop.repository.tree import Revision
@@ -119,12 +119,18 @@ class RepositorySource:
         catalogs = CatalogTree(
             self.opener, root, previous=previous.catalogs if previous is not None else None
         )
-        if self.breadcrumbs is not None:
-            self.breadcrumbs.write_breadcrumb(
-                self.fqrn,
-                Breadcrumb(manifest.root_catalog, manifest.published_at, manifest.revision),
-            )
+        self._remember(manifest)
         return Revision(self.fqrn, self.opener, catalogs, trusted)
+
+    def _remember(self, manifest: Manifest) -> None:
+        if self.breadcrumbs is None:
+            return
+        seen = Breadcrumb(manifest.root_catalog, manifest.published_at, manifest.revision)
+        try:
+            self.breadcrumbs.write_breadcrumb(self.fqrn, seen)
+        except StorageError as error:
+            # A read-only or full cache still serves; it only cannot start offline from here.
+            log.warning("%s: the revision seen is not remembered: %s", self.fqrn, error)
 
     def history(self, trusted: TrustedManifest) -> History:
         """The tags a verified manifest points at."""
