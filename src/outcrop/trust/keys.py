@@ -44,6 +44,9 @@ class PublicKey:
         if not 3 <= self.exponent <= MAX_EXPONENT or not self.exponent & self.modulus & 1:
             raise KeyRefused("an RSA key with an impossible modulus or public exponent")
 
+    def __repr__(self) -> str:
+        return f"PublicKey({self.modulus.bit_length()} bits)"
+
     @property
     def signature_bytes(self) -> int:
         """Length of every signature by this key."""
