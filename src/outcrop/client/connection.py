@@ -80,7 +80,7 @@ def find_target(text: str, locations: Locations, *, fqrn: str | None = None) -> 
         url = text.rstrip("/")
         return Target(text, check_fqrn(fqrn or url.rpartition("/")[2]), urls=(url,))
     if "/" in text or text in (".", ".."):
-        directory = Path(text)
+        directory = Path(text).absolute()
         return Target(text, check_fqrn(fqrn or _fqrn_of(directory)), directory=directory)
     name = check_fqrn(text)
     stored = locations.repository(name)
@@ -121,7 +121,7 @@ def connect(
     cache = None
     if use_cache:
         directory = cache_dir or _cache_directory(target.fqrn, settings, locations)
-        cache = Cache(directory, quota_bytes=settings.quota_bytes)
+        cache = Cache(directory.absolute(), quota_bytes=settings.quota_bytes)
     source = RepositorySource(
         target.fqrn,
         store,

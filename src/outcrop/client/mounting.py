@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -285,7 +286,6 @@ def _run_background(
         os.setsid()
         if os.fork():
             os._exit(0)
-        os.chdir("/")
         _redirect_output(directory / _LOG_FILE, keep=pipe)
         _configure_log()
         answered = False
@@ -297,15 +297,17 @@ def _run_background(
             os.close(pipe)
 
         try:
-            serve_mount(
-                make_connection(), mountpoint, locations, allow_other=allow_other, ready=ready
-            )
+            connection = make_connection()  # paths in it may be relative to here
+            os.chdir("/")
+            serve_mount(connection, mountpoint, locations, allow_other=allow_other, ready=ready)
             status = 0
         except OutcropError as error:
             log.error("%s: %s", mountpoint, error)
             if not answered:
                 os.write(pipe, pickle.dumps(error))
     finally:
+        if sys.exc_info()[0] is not None:
+            traceback.print_exc()  # into the log: nobody above could
         logging.shutdown()
         sys.stderr.flush()
         os._exit(status)
