@@ -1,6 +1,6 @@
 # Every target sets up what it needs (tools/setup) and works from a clean clone.
 
-.PHONY: help demo test check bench docs fuzz clean
+.PHONY: help demo test check bench docs docs-commands fuzz clean
 .DEFAULT_GOAL := help
 
 PYTHON := .venv/bin/python
@@ -12,6 +12,7 @@ help:
 	@echo "make check   format, lint, types, import rules, quick tests, documentation: before a commit"
 	@echo "make bench   the measurements of benchmarks/RESULTS.md (BENCH='options')"
 	@echo "make docs    the documentation as HTML, in docs/_build/html"
+	@echo "make docs-commands  docs/reference/commands.md from the help texts"
 	@echo "make fuzz    every parser for FUZZ_SECONDS ($(FUZZ_SECONDS)) seconds"
 	@echo "make clean   remove everything made here"
 
@@ -40,6 +41,10 @@ docs:
 	@tools/setup docs
 	$(PYTHON) -m sphinx -q -W --keep-going -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+docs-commands:
+	@tools/setup docs
+	$(PYTHON) -m outcrop.cli.reference > docs/reference/commands.md
 
 fuzz:
 	@tools/setup fuzz

@@ -18,6 +18,9 @@ MEANINGS: Mapping[int, str] = {
     6: "no such path, tag or repository",
     7: "settings",
     8: "mounting",
+    9: "publishing",
+    126: "COMMAND cannot be executed",
+    127: "COMMAND is not found",
     INTERRUPTED: "interrupted (Ctrl-C)",
     READER_GONE: "the reader of the output went away",
 }

@@ -10,7 +10,7 @@ from outcrop.publisher.create import create_repository
 
 @click.command(
     cls=Command,
-    exits=(3, 5, 6, 7),
+    exits=(5, 6, 7, 9),
     examples="""
 outcrop mkfs software.example.org
 outcrop mkfs software.example.org --hash shake128 --no-gc --ttl 60
@@ -29,10 +29,10 @@ outcrop mkfs software.example.org --hash shake128 --no-gc --ttl 60
 @click.option(
     "-Z",
     "--compression",
-    type=click.Choice(["default", "zlib", "none"]),
-    default="default",
+    type=click.Choice(["balanced", "fast", "zlib", "none"]),
+    default="balanced",
     show_default=True,
-    help="zlib: byte for byte what CernVM-FS makes; default: the same format, faster.",
+    help="All but none are one format; zlib makes CernVM-FS's very bytes.",
 )
 @click.option(
     "--gc/--no-gc",

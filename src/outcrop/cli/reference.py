@@ -1,6 +1,6 @@
 """The reference page of all commands, made from the commands themselves.
 
-`python -m outcrop.cli.reference` prints docs/reference/commands.md (`make docs-commands` writes it).
+`make docs-commands` writes docs/reference/commands.md with it.
 """
 
 import inspect
@@ -18,11 +18,13 @@ _HEADING = """\
 
 <!-- Made by `make docs-commands` from the commands themselves; a test compares. -->
 
-`TARGET` is a repository: a URL that ends with its name, its name (stored below `$OUTCROP_ROOT`, or configured there by
-`CVMFS_SERVER_URL`), or the directory it is stored in. Paths inside a repository count from its root, with a leading `/` or without.
+`TARGET` is a repository: a URL that ends with its name, its name (stored below `$OUTCROP_ROOT`, or
+configured there by `CVMFS_SERVER_URL`), or the directory it is stored in. Paths inside a repository
+count from its root, with a leading `/` or without.
 
-Every command takes `--json` (the result, and an error too, as one JSON document), `--log-level debug|info|warning|error` and
-`--json-log` (what is logged goes to stderr). Exit codes are explained [on their own page](exit-codes.md).
+Every command takes `--json` (the result, and an error too, as one JSON document),
+`--log-level debug|info|warning|error` and `--json-log` (what is logged goes to stderr). Exit codes
+are explained [on their own page](exit-codes.md).
 """
 
 _SHARED = {"--json", "--log-level", "--json-log"}

@@ -62,7 +62,8 @@ def _lines(report: Mapping[str, Any]) -> list[str]:
     tag = f" (tag {report['tag']})" if report["tag"] else ""
     quota = report["cache_quota_bytes"]
     limit = f" of {human_size(quota)}" if quota is not None else ""
-    requests = sum(report["requests"].get(name, 0) for name in report["requests"])
+    counters = report["requests"].items()
+    requests = sum(count for name, count in counters if name.startswith("requests_"))
     return [
         f"{report['mountpoint']}  {report['fqrn']}  revision {report['revision']}{tag}",
         f"  from      {report['target']}{'  OFFLINE' if report['offline'] else ''}",
