@@ -103,7 +103,8 @@ def test_proxy_lists_are_read_as_upstream_reads_them(
 
 
 @pytest.mark.parametrize(
-    "text", ["auto", "socks5://p:1080", "http://", "file:///etc/passwd", "http://p:x", "p q", "p\nq"]
+    "text",
+    ["auto", "socks5://p:1080", "http://", "file:///etc/passwd", "http://p:x", "p q", "p\nq"],
 )
 def test_what_is_no_proxy_is_refused(text: str) -> None:
     with pytest.raises(FormatError):
@@ -123,7 +124,16 @@ def test_any_text_is_a_proxy_list_or_refused(text: str, fallback: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["ftp://a", "file:///srv", "a.test/cvmfs", "http://", "http://a b", "http://a?x", "http://a#x"],
+    [
+        "ftp://a",
+        "file:///srv",
+        "a.test/cvmfs",
+        "http://",
+        "http://a b",
+        "http://a?x",
+        "http://a#x",
+        "http://ü.test",
+    ],
 )
 def test_hosts_are_http_urls(url: str) -> None:
     with pytest.raises(FormatError):

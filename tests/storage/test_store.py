@@ -260,13 +260,27 @@ def test_external_data_is_fetched_by_its_path() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "/", "/etc/passwd", "..", "data/../../x", "data//x", "data/", "./x", "a\0b", "data/.."],
+    [
+        "",
+        "/",
+        "/etc/passwd",
+        "..",
+        "data/../../x",
+        "data//x",
+        "data/",
+        "./x",
+        "a\0b",
+        "data/..",
+        "\ud800",
+    ],
 )
 def test_names_that_lead_elsewhere_are_refused(name: str) -> None:
     with pytest.raises(InvalidName):
         check_name(name)
 
 
-@pytest.mark.parametrize("name", [".cvmfspublished", "data/00/ab-shake128C", "...", "a..b/..c"])
+@pytest.mark.parametrize(
+    "name", [".cvmfspublished", "data/00/ab-shake128C", "...", "a..b/..c", "ü", "\udcff"]
+)
 def test_ordinary_names_are_let_through(name: str) -> None:
     assert check_name(name) == name

@@ -11,6 +11,7 @@ from tests.support.objects import random_object, stored_object
 from tests.support.servers import Fault, HttpProxy, HttpServer
 
 from outcrop.storage.errors import InvalidName, ObjectCorrupt, ObjectNotFound, ObjectTooBig
+from outcrop.storage.external import WithExternal
 from outcrop.storage.http import HttpSettings, HttpStore
 from outcrop.storage.local import LocalStore
 from outcrop.storage.memory import MemoryStore
@@ -55,6 +56,10 @@ def http_through_proxy(files: Files, place: Path, stack: ExitStack) -> ObjectSto
     return HttpStore([server.url], proxies=proxy.address, settings=QUICK)
 
 
+def with_external(files: Files, place: Path, stack: ExitStack) -> ObjectStore:
+    return WithExternal(MemoryStore(files), MemoryStore(external={}))
+
+
 def faulty(files: Files, place: Path, stack: ExitStack) -> ObjectStore:
     return FaultyStore(MemoryStore(files), fail_at=0, kind=Kind.ERROR)
 
@@ -65,6 +70,7 @@ STORES: dict[str, Make] = {
     "http": http,
     "http without ranges": http_without_ranges,
     "http through proxy": http_through_proxy,
+    "with external": with_external,
     "faulty without fault": faulty,
 }
 

@@ -131,7 +131,7 @@ class Cache:
 
     def close(self) -> None:
         """Let go of the directory. Descriptors that were given out stay open."""
-        self._contents.close(is_last=try_lock(self._directory.fd, fcntl.LOCK_EX))
+        self._contents.close()
         self._directory.close()
 
 

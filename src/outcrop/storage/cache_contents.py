@@ -27,7 +27,7 @@ class CacheContents:
     def __init__(self, directory: CacheDirectory, *, quota_bytes: int | None) -> None:
         self.quota_bytes = quota_bytes
         self._directory = directory
-        directory.remove_leftovers()
+        directory.sweep_temporaries()
         self._usage = UsageCounter(directory, self._count)
         self._next_eviction_at = 0.0
 
@@ -70,11 +70,14 @@ class CacheContents:
             self._usage.add(-size)
 
     def keep(self, temporary: str, ref: ObjectRef, size: int) -> bool:
-        """Put a checked temporary file in its place if there is room; whether it is there now."""
+        """Put a checked temporary file in its place, if there is room; whether it went there."""
+        name = hash_file_name(ref.hash)
+        if self._directory.has(name, size):  # another process was quicker; counted already
+            return False
         if not self._reserve(size):
             return False
         try:
-            self._directory.rename(temporary, hash_file_name(ref.hash))
+            self._directory.rename(temporary, name)
         except OSError as error:
             self._usage.add(-size)
             _log.warning("%s cannot be kept: %s", ref.path, error)
@@ -129,7 +132,7 @@ class CacheContents:
         except OSError:  # the directory is gone, so there is nothing to evict either
             return
         try:
-            wait_for_lock(lock_fd, seconds=_EVICTION_WAIT_SECONDS)
+            wait_for_lock(lock_fd, fcntl.LOCK_EX, seconds=_EVICTION_WAIT_SECONDS)
             before = self._usage.total
             if before > to_bytes:
                 self._usage.add(self._delete_oldest(to_bytes) - before)
@@ -139,10 +142,9 @@ class CacheContents:
     def _delete_oldest(self, to_bytes: int) -> int:
         """Returns the number of bytes left, counted anew."""
         directory = self._directory
-        directory.remove_leftovers()
         # What is about to be renamed was added to the counter already. First txn: a file that
         # moves to its place meanwhile is counted twice, never missed.
-        total = sum(file.size for file in directory.iter_temporaries())
+        total = directory.sweep_temporaries()
         files = sorted(directory.iter_objects(), key=lambda file: file.used_at_ns)
         total += sum(file.size for file in files)
         for file in files:
@@ -152,9 +154,9 @@ class CacheContents:
                 total -= file.size
         return total
 
-    def close(self, *, is_last: bool) -> None:
+    def close(self) -> None:
         """Let go of the counter."""
-        self._usage.close(is_last=is_last)
+        self._usage.close()
 
 
 def _stamp(fd: int) -> None:

@@ -86,6 +86,13 @@ class CacheDirectory:
         except OSError:
             return None
 
+    def has(self, name: str, size: int) -> bool:
+        """Whether a file of that size is there."""
+        try:
+            return os.stat(name, dir_fd=self.fd, follow_symlinks=False).st_size == size
+        except OSError:
+            return False
+
     def create_temporary(self) -> tuple[str, int]:
         """A new file in `txn`, locked as in use: its name and a descriptor to write to."""
         name = f"{self._temporary_prefix}{next(self._numbers)}"
@@ -94,7 +101,7 @@ class CacheDirectory:
         except FileNotFoundError:
             self.recreate()
             fd = os.open(name, _CREATE, 0o600, dir_fd=self.fd)
-        try_lock(fd, fcntl.LOCK_SH)
+        wait_for_lock(fd, fcntl.LOCK_SH, seconds=1)
         return name, fd
 
     def rename(self, temporary: str, name: str) -> None:
@@ -130,10 +137,6 @@ class CacheDirectory:
         for directory in _OBJECT_DIRECTORIES:
             yield from self._iter_files(directory)
 
-    def iter_temporaries(self) -> Iterator[StoredFile]:
-        """All files in `txn`, of whichever process."""
-        return self._iter_files(TRANSACTIONS)
-
     def _iter_files(self, directory: str) -> Iterator[StoredFile]:
         try:
             fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY, dir_fd=self.fd)
@@ -152,12 +155,22 @@ class CacheDirectory:
         finally:
             os.close(fd)
 
-    def remove_leftovers(self) -> None:
-        """Delete temporary files of processes that died: old, and locked by nobody."""
+    def sweep_temporaries(self) -> int:
+        """Delete old files in `txn` that belong to nobody alive; bytes of those in use."""
         oldest = time.time_ns() - _LEFTOVER_AGE_SECONDS * 10**9
-        for file in self.iter_temporaries():
-            if file.used_at_ns < oldest:
-                self.remove_if_idle(file)
+        in_use = 0
+        for file in self._iter_files(TRANSACTIONS):
+            fd = self.open_file(file.name)
+            if fd is None:
+                continue
+            try:
+                if not try_lock(fd, fcntl.LOCK_EX):
+                    in_use += file.size
+                elif file.used_at_ns < oldest:
+                    self.remove(file.name)
+            finally:
+                os.close(fd)
+        return in_use
 
 
 def _make_directories(fd: int) -> None:
@@ -167,7 +180,7 @@ def _make_directories(fd: int) -> None:
 
 
 def try_lock(fd: int, kind: int) -> bool:
-    """Lock an open file (`LOCK_SH`, `LOCK_EX`) without waiting; whether that worked."""
+    """Lock an open file (`LOCK_SH`, `LOCK_EX`, `LOCK_UN`) without waiting; whether that worked."""
     try:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -177,13 +190,13 @@ def try_lock(fd: int, kind: int) -> bool:
     return True
 
 
-def wait_for_lock(fd: int, *, seconds: float) -> bool:
-    """Lock an open file exclusively, but wait no longer than that; whether it worked.
+def wait_for_lock(fd: int, kind: int, *, seconds: float) -> bool:
+    """Lock an open file, but wait no longer than that; whether it worked.
 
     A holder that was stopped or is stuck on a dead disk must not stop everybody else.
     """
     deadline = time.monotonic() + seconds
-    while not try_lock(fd, fcntl.LOCK_EX):
+    while not try_lock(fd, kind):
         if time.monotonic() >= deadline:
             return False
         time.sleep(_LOCK_STEP_SECONDS)

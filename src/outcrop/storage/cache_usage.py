@@ -1,24 +1,24 @@
 """How many bytes a cache directory holds: one number shared by all processes that use it.
 
-The file `outcrop.usage` has 24 bytes: `outcrop1`, the number of bytes and the state, both as
-little endian 64 bit. The state is 1 while the cache is in use; found so by somebody who is alone
-with the directory it means a crash, and the number is not believed. The number is raised before a
-file appears and lowered after it went, so a process killed between leaves it too high, never too
-low, and the next eviction, which counts anyway, puts it right.
+The file `outcrop.usage` has 24 bytes: `outcrop1`, the number of bytes and the number of users, both
+as little endian 64 bit. Who opens the cache adds itself as a user and takes itself away at the end;
+a user too many, seen by one who is alone with the directory, means a crash, and the number of bytes
+is not believed. It is raised before a file appears and lowered after it went, so a process killed
+between leaves it too high, not too low, and the next eviction, which counts anyway, puts it right.
 """
 
 import fcntl
 import os
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-from outcrop.storage.cache_directory import CacheDirectory, wait_for_lock
+from outcrop.storage.cache_directory import CacheDirectory, try_lock, wait_for_lock
 
 _FILE = "outcrop.usage"
 _RECORD = struct.Struct("<8sqq")
 _MAGIC = b"outcrop1"
-_CLOSED, _IN_USE = 0, 1
 _LOCK_SECONDS = 1.0
 
 
@@ -30,13 +30,14 @@ class UsageCounter:
         self._directory = directory
         self._count = count
         self._lock = threading.Lock()
-        self._private_total: int | None = None
+        self._private: tuple[int, int] | None = None
         self._fd = self._open()
-        stored = self._read()
-        if stored is None or (directory.is_sole_user and stored[1] != _CLOSED):
-            self._write(count(), _IN_USE)
-        else:
-            self._write(stored[0], _IN_USE)
+        with self._lock, self._locked_file():
+            stored = self._read()
+            if stored is None or (directory.is_sole_user and stored[1] != 0):
+                self._write(count(), 1)
+            else:
+                self._write(stored[0], stored[1] + 1)
 
     def _open(self) -> int | None:
         try:
@@ -46,22 +47,33 @@ class UsageCounter:
         except OSError:
             return None
 
+    @contextmanager
+    def _locked_file(self) -> Iterator[None]:
+        if self._fd is not None:
+            wait_for_lock(self._fd, fcntl.LOCK_EX, seconds=_LOCK_SECONDS)
+        try:
+            yield
+        finally:
+            if self._fd is not None:
+                try_lock(self._fd, fcntl.LOCK_UN)
+
     def _read(self) -> tuple[int, int] | None:
+        """Bytes and users."""
         if self._fd is None:
-            return None if self._private_total is None else (self._private_total, _IN_USE)
+            return self._private
         record = os.pread(self._fd, _RECORD.size + 1, 0)
         if len(record) != _RECORD.size:
             return None
-        magic, total, state = _RECORD.unpack(record)
-        if magic != _MAGIC or total < 0:
+        magic, total, users = _RECORD.unpack(record)
+        if magic != _MAGIC or total < 0 or users < 0:
             return None
-        return total, state
+        return total, users
 
-    def _write(self, total: int, state: int) -> None:
-        self._private_total = total
+    def _write(self, total: int, users: int) -> None:
+        self._private = total, users
         if self._fd is not None:
             try:
-                os.pwrite(self._fd, _RECORD.pack(_MAGIC, total, state), 0)
+                os.pwrite(self._fd, _RECORD.pack(_MAGIC, total, users), 0)
             except OSError:  # a full disk cannot even take this: count alone
                 os.close(self._fd)
                 self._fd = None
@@ -78,16 +90,11 @@ class UsageCounter:
         """Add bytes (or take away, where negative); the number after that."""
         with self._lock:
             self._follow_file()
-            if self._fd is not None:
-                wait_for_lock(self._fd, seconds=_LOCK_SECONDS)
-            try:
-                stored = self._read()
-                total = max(0, (self._count() if stored is None else stored[0]) + size)
-                self._write(total, _IN_USE)
-            finally:
-                if self._fd is not None:
-                    fcntl.flock(self._fd, fcntl.LOCK_UN)
-            return total
+            with self._locked_file():
+                bytes_before, users = self._read() or (self._count(), 1)
+                total = max(0, bytes_before + size)
+                self._write(total, users)
+                return total
 
     @property
     def total(self) -> int:
@@ -97,12 +104,13 @@ class UsageCounter:
             stored = self._read()
         return self.add(0) if stored is None else stored[0]
 
-    def close(self, *, is_last: bool) -> None:
-        """Stop counting; the last one out says that all went well."""
+    def close(self) -> None:
+        """Stop counting."""
         with self._lock:
-            stored = self._read()
-            if is_last and stored is not None:
-                self._write(stored[0], _CLOSED)
+            with self._locked_file():
+                stored = self._read()
+                if stored is not None:
+                    self._write(stored[0], max(0, stored[1] - 1))
             if self._fd is not None:
                 os.close(self._fd)
                 self._fd = None

@@ -7,6 +7,7 @@ chance is a callable. Callers serialise: a router and its journeys are used unde
 """
 
 import enum
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
@@ -114,6 +115,9 @@ def _without_direct(groups: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...
     return tuple(group for group in kept if group)
 
 
+_NOT_IN_URL = re.compile(r"[^!-~]")
+
+
 def check_url(text: str, what: str) -> str:
     """Return an http(s) URL without its last slashes. Raises FormatError for anything else."""
     try:
@@ -123,8 +127,8 @@ def check_url(text: str, what: str) -> str:
         raise FormatError(f"{what} {text!r}: {error}") from error
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise FormatError(f"{what} {text!r}: expected http://… or https://… with a host name")
-    if parts.query or parts.fragment or any(ord(char) <= 32 or ord(char) == 127 for char in text):
-        raise FormatError(f"{what} {text!r}: no blanks, control characters, ? or # allowed")
+    if parts.query or parts.fragment or _NOT_IN_URL.search(text):
+        raise FormatError(f"{what} {text!r}: no ? and # and nothing but printable ASCII is allowed")
     return text.rstrip("/")
 
 

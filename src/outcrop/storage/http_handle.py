@@ -40,7 +40,7 @@ class HttpSettings:
     """The same without proxy."""
 
     low_speed_limit: int = 1024
-    """Bytes per second."""
+    """Bytes per second, averaged over about five seconds by libcurl."""
 
     max_retries: int = 1
     backoff_init_seconds: float = 2.0
@@ -61,6 +61,10 @@ class HttpSettings:
     """Certificate authorities for https. None, for both: those of the system."""
 
     ca_directory: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_connections < 1:
+            raise ValueError("without at least one connection every download would wait for ever")
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,10 +231,17 @@ class ObjectOpener(Protocol):
 
 def check_name(name: str) -> str:
     """Return a store name as it is, or raise InvalidName if it could lead out of the store."""
-    parts = name.split("/")
-    if "\0" in name or any(part in ("", ".", "..") for part in parts):
+    if not name.isascii():
+        try:
+            name.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError as error:
+            raise InvalidName(f"{name[:100]!r} is no bytes") from error
+    if "\0" in name or not _NO_NAMES.isdisjoint(name.split("/")):
         raise InvalidName(f"{name[:100]!r} is not the name of a stored file")
     return name
+
+
+_NO_NAMES = frozenset({"", ".", ".."})
 
 
 def read_file(store: ObjectStore, name: str, *, limit: int = MAX_NAMED_FILE_BYTES) -> bytes:
