@@ -249,15 +249,19 @@ static struct node *node_from_row(PyObject *row, bool is_root)
     if (PyTuple_GET_ITEM(row, MTIME_NS) != Py_None &&
         !get_unsigned(row, MTIME_NS, 999999999, &mtime_ns))
         return NULL;
-    long long mtime = PyLong_Check(PyTuple_GET_ITEM(row, MTIME))
-                          ? PyLong_AsLongLong(PyTuple_GET_ITEM(row, MTIME))
-                          : (PyErr_SetString(PyExc_TypeError, "mtime is not int"), -1);
-    if (mtime == -1 && PyErr_Occurred())
+    PyObject *when = PyTuple_GET_ITEM(row, MTIME);
+    long long mtime = PyLong_Check(when) ? PyLong_AsLongLong(when) : -1;
+    if (!PyLong_Check(when) || (mtime == -1 && PyErr_Occurred())) {
+        PyErr_Clear();
+        PyErr_Format(PyExc_ValueError, "mtime is no time: %.100R", when);
         return NULL;
-    if (!is_file_type(mode) || (is_root && !S_ISDIR(mode)) || ino == 0) {
-        /* C libraries take a directory entry with inode 0 for a deleted one */
-        PyErr_Format(PyExc_ValueError, "mode %lo, inode %llu", (unsigned long)mode,
-                     (unsigned long long)ino);
+    }
+    if (!is_file_type(mode) || (is_root && !S_ISDIR(mode))) {
+        PyErr_Format(PyExc_ValueError, "mode %x is of no known file type", (unsigned)mode);
+        return NULL;
+    }
+    if (ino == 0) {             /* C libraries take such an entry for a deleted one */
+        PyErr_SetString(PyExc_ValueError, "inode 0");
         return NULL;
     }
     if (!get_tail(row, (unsigned)mode, kind, size, &tail, &tail_length))
@@ -382,8 +386,12 @@ static bool convert_extent(PyObject *answer, uint64_t offset, struct extent_answ
         PyErr_Format(PyExc_TypeError, "open_extent returned %.100R", answer);
         return false;
     }
-    if (!get_answer_number(answer, 0, &fd) || fd > INT32_MAX)
+    if (!get_answer_number(answer, 0, &fd))
         return false;
+    if (fd > INT32_MAX) {
+        PyErr_Format(PyExc_ValueError, "open_extent returned %R: not a descriptor", answer);
+        return false;
+    }
     to->fd = (int)fd;
     struct stat st;
     if (!get_answer_number(answer, 1, &to->offset) || !get_answer_number(answer, 2, &to->length) ||

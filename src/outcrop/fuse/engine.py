@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from outcrop.fuse._engine import Core
+from outcrop.fuse import _engine
 from outcrop.fuse.view import View
 
 _logger = logging.getLogger("outcrop.fuse")
@@ -67,7 +67,7 @@ class Engine:
         if not 0 <= entry_timeout_seconds <= 365 * 86400:
             raise ValueError(f"entry_timeout_seconds: {entry_timeout_seconds} is out of range")
         failures = _Failures()
-        self._core = Core(
+        self._core = _engine.Core(
             fd,
             view.root,
             view.list_directory,

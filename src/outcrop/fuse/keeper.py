@@ -7,6 +7,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -265,6 +266,8 @@ def _start(command: Sequence[str], mask: AbstractSet[int]) -> int:
         return pid
     os.waitpid(pid, 0)
     why = int(reason)
+    if "/" not in command[0] and shutil.which(command[0]) is None:
+        why = errno.ENOENT  # execvp says EACCES for a directory in PATH that we may not read
     kind = CommandNotFound if why == errno.ENOENT else CommandNotExecutable
     raise kind(f"cannot run {command[0]}: {os.strerror(why).lower()}")
 

@@ -1,7 +1,8 @@
 """Mounts and unmounts FUSE file systems, and tells a live mount from a dead one.
 
 Nothing here ever touches a mounted file system itself (no stat, no open): one whose server is
-stuck would take us with it. What is known is read from /proc/self/mountinfo and fusectl.
+stuck would take us with it. What is known is read from /proc/self/mountinfo; what must be asked is
+asked by another process, with a time limit; fusectl cuts a mount off.
 """
 
 import array
@@ -13,6 +14,8 @@ import shutil
 import socket
 import stat
 import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -247,27 +250,46 @@ def _resolved(mountpoint: Path) -> Path:
 
 
 def mount_state(mountpoint: Path) -> MountState:
-    """Whether a FUSE mount is at the path and is being served. Never waits for its server.
+    """Whether a FUSE mount is at the path and has a server. Never waits for that server.
 
-    A connection that its server has left disappears from fusectl. Where fusectl cannot be read,
-    a mount counts as alive.
+    The kernel tells only those who use the mount, and they wait for a server that is stuck. So
+    another process asks; if it gets no answer, somebody must be there to give none.
     """
-    entry = find_mount(mountpoint)
-    if entry is None:
+    if find_mount(mountpoint) is None:
         return MountState.NOT_MOUNTED
+    probe = subprocess.Popen(
+        [sys.executable, "-ISc", _PROBE, os.fspath(_resolved(mountpoint))],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
-        known = _connections()
-    except OSError:
+        status = probe.wait(_PROBE_SECONDS)
+    except subprocess.TimeoutExpired:
+        probe.kill()  # takes effect when the server answers; somebody has to wait for that
+        threading.Thread(target=probe.wait, daemon=True).start()
         return MountState.ALIVE
-    return MountState.ALIVE if entry.device in known else MountState.DEAD
+    if status == _PROBE_DEAD and find_mount(mountpoint) is not None:
+        return MountState.DEAD
+    return MountState.ALIVE if find_mount(mountpoint) is not None else MountState.NOT_MOUNTED
 
 
-def _connections() -> frozenset[int]:
-    """The connections that have a server. Raises OSError where that cannot be known."""
+_PROBE_SECONDS = 5
+_PROBE_DEAD = 3
+_PROBE = f"""
+import errno, os, sys
+try:
+    os.statvfs(sys.argv[1])
+except OSError as error:
+    sys.exit({_PROBE_DEAD} if error.errno in (errno.ENOTCONN, errno.ECONNABORTED) else 0)
+"""
+
+
+def _connection(entry: MountEntry) -> Path:
+    """The mount's directory in fusectl. Raises OSError where there is no fusectl."""
     if not os.path.ismount(_CONNECTIONS):
         system_calls.mount("fusectl", _CONNECTIONS, "fusectl", 0)
-    names = [entry.name for entry in _CONNECTIONS.iterdir()]
-    return frozenset(int(name) for name in names if name.isdecimal())
+    return _CONNECTIONS / str(entry.device)
 
 
 def abort(mountpoint: Path) -> None:
@@ -279,8 +301,7 @@ def abort(mountpoint: Path) -> None:
     if entry is None:
         raise NotMounted(f"{mountpoint}: no FUSE file system is mounted there")
     try:
-        if entry.device in _connections():
-            (_CONNECTIONS / str(entry.device) / "abort").write_text("1")
+        (_connection(entry) / "abort").write_text("1")
     except OSError as error:
         raise MountError(
             f"{mountpoint}: cannot abort the connection: {error.strerror}",

@@ -22,7 +22,7 @@ def _check(result: int) -> None:
 def mount(
     source: str | None, target: Path | str, kind: str | None, flags: int, data: str | None = None
 ) -> None:
-    """Mount, see mount(2). Raises OSError."""
+    """Attach a file system to a directory. Raises OSError."""
     _check(
         _libc.mount(
             None if source is None else os.fsencode(source),
@@ -35,12 +35,12 @@ def mount(
 
 
 def umount(target: Path | str, flags: int) -> None:
-    """Unmount, see umount2(2). Raises OSError."""
+    """Detach what is mounted at a path. Raises OSError."""
     _check(_libc.umount2(os.fsencode(target), flags))
 
 
 def unshare(flags: int) -> None:
-    """Leave namespaces, see unshare(2). Raises OSError."""
+    """Move this process into new namespaces. Raises OSError."""
     _check(_libc.unshare(flags))
 
 
