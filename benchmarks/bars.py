@@ -91,7 +91,12 @@ def judge(
     compression = median(stored) / zlib_ratio if stored and zlib_ratio else None
     memory = walked_memory(samples, SUBJECT)
     return [
-        Bar("find, fresh mount, CPU", "of reference", 0.8, ratio("find", "fresh", cpu)),
+        Bar(
+            "find with attributes, fresh mount, CPU",
+            "of reference",
+            0.8,
+            ratio("find", "fresh", cpu),
+        ),
         Bar("ls -lR, second pass, CPU", "of reference", 0.3, ratio("ls", "second", cpu)),
         Bar("small files, second pass, CPU", "of reference", 0.4, ratio("read", "second", cpu)),
         Bar(

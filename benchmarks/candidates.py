@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import os
 import shlex
 import shutil
@@ -29,7 +30,11 @@ class Shown:
 
 
 class Candidate(ABC):
-    """A way to see the tree. `show` gives a fresh mount each time, with all data local."""
+    """A way to see the tree. `show` gives a fresh mount each time, with all data local.
+
+    Nothing is deleted while the run lasts: ext4 without a journal takes long to make files where
+    others were deleted less than half a minute ago.
+    """
 
     name: str
     has_network = False
@@ -190,7 +195,7 @@ class Outcrop(_Server):
         self._origin = origin
         self._client = client
         self._warm = sandbox.directory / "outcrop.cache"
-        self._cold = sandbox.directory / "outcrop.cold"
+        self._cold = (sandbox.directory / f"outcrop.cold-{number}" for number in itertools.count())
 
     def prepare(self) -> None:
         require_fuse()
@@ -198,10 +203,7 @@ class Outcrop(_Server):
         self._fill(self._client)
 
     def _command(self, *, cold: bool) -> Sequence[str]:
-        cache = self._warm
-        if cold:
-            shutil.rmtree(self._cold, ignore_errors=True)
-            cache = self._cold
+        cache = next(self._cold) if cold else self._warm
         return self._origin.mount_command(self._mountpoint, cache)
 
     def _environment(self) -> dict[str, str]:
@@ -229,6 +231,7 @@ class Peer(_Server):
         self._objects = objects
         self._client = client
         self._caches = sandbox.directory / f"{name}.caches"
+        self._cold = (self._caches / f"cold-{number}" for number in itertools.count())
         self.has_network = "{cache}" in command or "{config}" in command
 
     def prepare(self) -> None:
@@ -239,9 +242,7 @@ class Peer(_Server):
         self._fill(self._client)
 
     def _command(self, *, cold: bool) -> Sequence[str]:
-        cache = self._caches / ("cold" if cold else "warm")
-        if cold:
-            shutil.rmtree(cache, ignore_errors=True)
+        cache = next(self._cold) if cold else self._caches / "warm"
         cache.mkdir(exist_ok=True)
         config = self._caches / "client.conf"
         config.write_text(self._origin.client_config(cache))

@@ -25,7 +25,7 @@ from benchmarks.sandbox import Sandbox, UnavailableError
 from benchmarks.workloads import make_workloads
 
 _HERE = Path(__file__).resolve().parent
-_MOUNT_WORKLOADS = ("find", "ls", "stat", "read", "sequential")
+_MOUNT_WORKLOADS = ("find", "ls", "names", "stat", "read", "sequential")
 _CANDIDATES = ("native", "reference", "outcrop")
 _MOUNT_MEAN_BYTES = 4 * 1024
 _PUBLISH_MEAN_BYTES = 25_000

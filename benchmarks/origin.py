@@ -27,10 +27,10 @@ class Origin:
 
     fqrn = FQRN
 
-    def __init__(self, sandbox: Sandbox, program: str | None) -> None:
+    def __init__(self, sandbox: Sandbox, program: str | None, name: str = "world") -> None:
         self._sandbox = sandbox
         self._program = program or "outcrop"
-        self.root = sandbox.directory / "world"
+        self.root = sandbox.directory / name
         self.environment = {"OUTCROP_ROOT": str(self.root)}
         self.key = self.root / f"etc/cvmfs/keys/{FQRN}.pub"
         self.failure: str | None = "not started"

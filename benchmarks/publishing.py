@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import shutil
 import sys
 import time
 import zlib
@@ -80,16 +79,13 @@ def _preread(tree: Tree) -> None:
 def _publish(sandbox: Sandbox, program: str | None, tree: Tree, number: int) -> PublishSample:
     if program is None:
         raise UnavailableError("there is no outcrop command")
-    origin = Origin(sandbox, program)
-    shutil.rmtree(origin.root, ignore_errors=True)
+    origin = Origin(sandbox, program, f"publish-{number}")
     try:
         origin.create()
         wall, cpu, _ = _timed(sandbox, origin.publish_command(tree), origin.environment)
         stored, metadata = stored_bytes(origin)
     except RuntimeError as error:
         raise UnavailableError(str(error)) from error
-    finally:
-        shutil.rmtree(origin.root, ignore_errors=True)
     return PublishSample("outcrop", number, wall, cpu, tree.small_bytes, stored, metadata)
 
 

@@ -33,6 +33,7 @@
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <time.h>
 #include <unistd.h>
 
 #define TIMEOUT_SECONDS 3600.0
@@ -178,7 +179,8 @@ static void load(const char *path)
     slots = allocate(slot_mask, sizeof(*slots));
     slot_mask--;
     nodes = allocate(lines + 1, sizeof(*nodes));
-    nodes[0] = (struct node){ .name = "", .mode = S_IFDIR | 0755, .links = 2 };
+    nodes[0] =
+        (struct node){ .name = "", .mode = S_IFDIR | 0755, .links = 2, .mtime = time(NULL) };
     char *rest = text;
     for (node_count = 1; node_count <= lines; node_count++)
         add_entry(strsep(&rest, "\n"), node_count);

@@ -35,21 +35,29 @@ def make_workloads(tree: Tree, client: Path, directory: Path) -> list[Workload]:
     workloads = [
         Workload(
             "find",
-            "walk: find",
+            "metadata walk, find -newermt",
             tree.entries,
             "entries",
-            lambda root: ["find", str(root)],
+            lambda root: ["find", str(root), "-newermt", "2000-01-01"],
             lambda text: text.count("\n") == tree.entries,
         ),
         Workload(
             "ls",
-            "walk: ls -lR",
+            "metadata walk, ls -lR",
             tree.entries,
             "entries",
             lambda root: ["ls", "-lR", str(root)],
             lambda text: (
                 len(re.findall("^[-dl]r", text, re.MULTILINE)) == tree.entries - 1 - hidden
             ),
+        ),
+        Workload(
+            "names",
+            "names only, find",
+            tree.entries,
+            "entries",
+            lambda root: ["find", str(root)],
+            lambda text: text.count("\n") == tree.entries,
         ),
         Workload(
             "stat",
