@@ -156,7 +156,7 @@ except StorageFull as error:
 (place / "filler").unlink()
 assert read_and_close(put(made)) == made.plain
 cache.close()
-assert os.system(f"mount -o remount,ro {place}") == 0
+assert os.system(f"mount -o remount,bind,ro {place}") == 0
 cache = Cache(place / "cache", quota_bytes=1000)
 opener = cache.opener(store)
 assert cache.has(made.ref)
