@@ -90,6 +90,8 @@ def create_repository(
     with publishing_lock(settings.spool, fqrn), scratch_directory(settings.spool) as scratch:
         text = settings.serialize(stratum0_url=STRATUM0_URL + fqrn)
         _check_new(locations, fqrn, store, text)
+        if isinstance(store, LocalStore):
+            store.remove_leftovers()
         keys = _keep_keys(locations, fqrn, keys, now)
         with _FirstRevision(settings, store, keys, scratch, now) as first:
             first.store_files()

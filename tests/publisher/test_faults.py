@@ -1,0 +1,157 @@
+"""Publishing that fails or dies: the old revision is served on, and the next attempt succeeds."""
+
+import os
+import shutil
+from collections.abc import Generator
+from itertools import count
+from pathlib import Path
+
+import pytest
+from tests.support.dying import run_until
+from tests.support.faults import FaultyStore, Kind
+from tests.support.materialized import tree_in_repository, tree_on_disk
+from tests.support.stratum_zero import StratumZero
+
+from outcrop.publisher.errors import ScratchFull
+from outcrop.repository.errors import RepositoryExists, RevisionConflict
+from outcrop.storage.errors import StorageError
+from outcrop.storage.local import LocalStore
+
+SMALL_CHUNKS = {
+    "CVMFS_MIN_CHUNK_SIZE": 1000,
+    "CVMFS_AVG_CHUNK_SIZE": 2000,
+    "CVMFS_MAX_CHUNK_SIZE": 4000,
+}
+
+
+def make_source(root: Path) -> Path:
+    source = root / "source"
+    (source / "nested/inner").mkdir(parents=True)
+    (source / "nested/.cvmfscatalog").touch()
+    (source / "nested/inner/file").write_bytes(b"inner")
+    (source / "large").write_bytes(os.urandom(9000))
+    (source / "link").symlink_to("large")
+    return source
+
+
+def change(source: Path) -> None:
+    (source / "large").write_bytes(os.urandom(9500))
+    (source / "nested/inner/file").unlink()
+    (source / "nested/new").write_bytes(b"new")
+    (source / "other").mkdir()
+    (source / "other/.cvmfscatalog").touch()
+
+
+class Scene:
+    """A published source that has changed since; copies of it to break."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.stratum_zero = StratumZero(root / "template")
+        self.stratum_zero.create()
+        self.source = make_source(root)
+        self.stratum_zero.configure(**SMALL_CHUNKS)
+        self.stratum_zero.publish(self.source)
+        self.old_tree = tree_on_disk(self.source)
+        change(self.source)
+        self.new_tree = tree_on_disk(self.source)
+
+    def copies(self) -> Generator[StratumZero]:
+        """Worlds like the first one, each gone when the next is asked for."""
+        for number in count():
+            place = self.root / f"world-{number}"
+            shutil.copytree(self.root / "template", place, symlinks=True)
+            world = StratumZero(place)
+            world.now = self.stratum_zero.now
+            conf = world.locations.server_config(world.fqrn) / "server.conf"
+            text = conf.read_text().replace(str(self.root / "template"), str(place))
+            conf.write_text(text)
+            try:
+                yield world
+            finally:
+                shutil.rmtree(place)
+
+    def assert_old_or_new_is_served(self, world: StratumZero) -> None:
+        checker = world.checker()
+        problems = [p for p in checker.check() if "left over" not in p and "reflog: hash" not in p]
+        assert problems == []
+        is_old = checker.manifest["S"] == "2"
+        assert tree_in_repository(checker) == (self.old_tree if is_old else self.new_tree)
+
+    def assert_next_publish_succeeds(self, world: StratumZero) -> None:
+        world.publish(self.source)
+        assert tree_in_repository(world.checked()) == self.new_tree
+        assert not list((world.spool / "tmp").iterdir())
+
+
+@pytest.fixture(scope="module")
+def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    return Scene(tmp_path_factory.mktemp("faults"))
+
+
+@pytest.mark.parametrize(("kind", "step"), [(Kind.ERROR, 1), (Kind.FULL, 3)])
+def test_a_store_that_fails_at_any_operation_leaves_the_old_revision(
+    scene: Scene, kind: Kind, step: int
+) -> None:
+    for fail_at, world in zip(range(1, 1000, step), scene.copies(), strict=False):
+        store = FaultyStore(LocalStore(world.directory), fail_at=fail_at, kind=kind)
+        try:
+            world.publish(scene.source, store=store)
+        except (StorageError, ScratchFull):
+            scene.assert_old_or_new_is_served(world)
+            scene.assert_next_publish_succeeds(world)
+        else:
+            assert store.operations < fail_at
+            break
+    assert fail_at > 10
+
+
+def kill_at_every(scene: Scene, *, step: int) -> int:
+    """Kill a publish at operation 1, 1 + step, …; how many operations one has."""
+    for number, world in zip(range(1, 100_000, step), scene.copies(), strict=False):
+        is_through = run_until(number, lambda world=world: world.publish(scene.source))
+        scene.assert_old_or_new_is_served(world)
+        if is_through:
+            return number
+        world.now += 10
+        scene.assert_next_publish_succeeds(world)
+    raise AssertionError("a publish never ends")
+
+
+def test_a_publish_killed_now_and_then_leaves_the_old_revision(scene: Scene) -> None:
+    assert kill_at_every(scene, step=7) > 50
+
+
+@pytest.mark.system
+def test_a_publish_killed_anywhere_leaves_the_old_revision(scene: Scene) -> None:
+    assert kill_at_every(scene, step=1) > 50
+
+
+def test_mkfs_killed_anywhere_leaves_no_repository_and_can_be_repeated(tmp_path: Path) -> None:
+    for number in range(1, 1000, 3):
+        world = StratumZero(tmp_path / str(number))
+        is_through = run_until(number, world.create)
+        if not (world.directory / ".cvmfspublished").exists():
+            world.create()
+        with pytest.raises(RepositoryExists):
+            world.create()
+        world.checked()
+        if is_through:
+            break
+    assert number > 30
+
+
+def test_a_trunk_that_moved_meanwhile_is_not_overwritten(scene: Scene) -> None:
+    class Meddling(LocalStore):
+        """Somebody publishes the moment our objects are safe."""
+
+        def sync(self) -> None:
+            super().sync()
+            manifest = self.root / ".cvmfspublished"
+            manifest.write_bytes(manifest.read_bytes() + b" ")
+
+    worlds = scene.copies()
+    world = next(worlds)
+    with pytest.raises(RevisionConflict, match="somebody else"):
+        world.publish(scene.source, store=Meddling(world.directory))
+    worlds.close()
