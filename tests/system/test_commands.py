@@ -278,3 +278,41 @@ def test_the_demonstration_cleans_up_when_interrupted(tmp_path: Path) -> None:
     process.stdout.close()
     assert process.wait(timeout=60) == 130, rest
     assert os.listdir(tmp_path) == []
+
+
+# --- Ctrl-C ----------------------------------------------------------------------------------
+
+
+def test_an_interrupted_publish_changes_nothing_and_leaves_no_lock(
+    world: Path, tmp_path: Path
+) -> None:
+    outcrop(world, "mkfs", "made.example.org")
+    manifest = world / "srv/cvmfs/made.example.org/.cvmfspublished"
+    before = manifest.read_bytes()
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    for number in range(60):
+        (tree / f"{number}").write_bytes(os.urandom(1 << 20))
+    stored = world / "srv/cvmfs/made.example.org/data"
+    known = sum(1 for _ in stored.rglob("*"))
+    with running(world, "publish", "made.example.org", "--from", str(tree)) as process:
+        wait_until(lambda: sum(1 for _ in stored.rglob("*")) > known + 3)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=30)
+    assert (process.returncode, stderr) == (130, b"outcrop: interrupted\n")
+    assert manifest.read_bytes() == before
+    assert outcrop(world, "publish", "made.example.org", "--from", str(tree)).returncode == 0
+
+
+def test_an_interrupted_copy_leaves_no_half_file(world: Path, tmp_path: Path) -> None:
+    files = {b"/%d" % number: os.urandom(1 << 18) for number in range(100)}
+    repository = store(RepositorySimulator(files), tmp_path)
+    copy = tmp_path / "copy"
+    arguments = ("cp", str(repository.directory), "/", str(copy), "--key", str(repository.key))
+    with running(world, *arguments) as process:
+        wait_until(lambda: copy.exists() and len(os.listdir(copy)) > 5)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    assert process.returncode in (130, 0)
+    for name in os.listdir(os.fsencode(copy)):
+        assert (copy / os.fsdecode(name)).read_bytes() == files[b"/" + name]

@@ -12,7 +12,7 @@ import os
 import secrets
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,7 +67,8 @@ def copy_tree(
     owns the copy, and set-id bits are dropped. Raises CopyFailed, StorageError, FormatError.
     """
     entry = revision.get(source)
-    with _opened(destination.parent) as parent, ThreadPoolExecutor(DOWNLOADS) as pool:
+    parent = _open_directory(destination.parent)
+    with ThreadPoolExecutor(DOWNLOADS) as pool:
         copy = _Copy(revision, pool, progress)
         name = os.fsencode(destination.name or ".")
         if entry.is_directory:
@@ -87,22 +88,24 @@ class _Copy:
         self.is_root = os.geteuid() == 0
         self.result = CopyResult()
 
-    def directory(self, path: bytes, entry: DirectoryEntry, parent: int, name: bytes) -> None:
+    def directory(
+        self, path: bytes, entry: DirectoryEntry, parent: "_Directory", name: bytes
+    ) -> None:
         """Make a directory and all below it; mode and times last, so that it can be filled."""
         if path.count(b"/") > MAX_DEPTH:
             raise CopyFailed(f"deeper than {MAX_DEPTH} directories: {os.fsdecode(path[:80])!r}…")
-        with _made_directory(parent, name) as here:
-            found = self.revision.entries(path)
-            self.entries(path, [(e, e.name) for e in found if not e.is_directory], here)
-            for child in found:
-                if child.is_directory:
-                    self.directory(path + b"/" + child.name, child, here, child.name)
-            self._finish(entry, here)
+        here = _make_directory(parent, name)
+        found = self.revision.entries(path)
+        self.entries(path, [(e, e.name) for e in found if not e.is_directory], here)
+        for child in found:
+            if child.is_directory:
+                self.directory(path + b"/" + child.name, child, here, child.name)
+        self._finish(entry, here.fd)
         self.result.directories += 1
         self.progress(self.result)
 
     def entries(
-        self, directory: bytes, entries: Sequence[tuple[DirectoryEntry, bytes]], here: int
+        self, directory: bytes, entries: Sequence[tuple[DirectoryEntry, bytes]], here: "_Directory"
     ) -> None:
         """Make everything in a directory that is not one. Hard links are groups within it."""
         first_names: dict[int, bytes] = {}
@@ -121,24 +124,29 @@ class _Copy:
         self._files(files, here)
         for first, name in links:
             with _placed(here, name) as temporary, self._may_be_refused(name):
-                os.link(first, temporary, src_dir_fd=here, dst_dir_fd=here, follow_symlinks=False)
+                os.link(
+                    first, temporary, src_dir_fd=here.fd, dst_dir_fd=here.fd, follow_symlinks=False
+                )
             self.result.files += 1
 
-    def _files(self, files: Sequence[tuple[DirectoryEntry, list[Piece], bytes]], here: int) -> None:
-        running = [self.pool.submit(self._file, *file, here) for file in files]
+    def _files(
+        self, files: Sequence[tuple[DirectoryEntry, list[Piece], bytes]], here: "_Directory"
+    ) -> None:
         try:
+            running = [self.pool.submit(self._file, *file, here) for file in files]
             for one in running:
                 self.result.bytes += one.result()
                 self.result.files += 1
                 self.progress(self.result)
-        finally:  # none may go on when `here` is closed
-            for one in running:
-                one.cancel()
-            wait(running)
+        except BaseException:
+            self.pool.shutdown(cancel_futures=True)
+            raise
 
-    def _file(self, entry: DirectoryEntry, pieces: list[Piece], name: bytes, here: int) -> int:
+    def _file(
+        self, entry: DirectoryEntry, pieces: list[Piece], name: bytes, here: "_Directory"
+    ) -> int:
         with _placed(here, name) as temporary:
-            fd = os.open(temporary, _NEW_FILE, 0o600, dir_fd=here)
+            fd = os.open(temporary, _NEW_FILE, 0o600, dir_fd=here.fd)
             try:
                 for piece in pieces:
                     self._append(piece, fd)
@@ -159,18 +167,18 @@ class _Copy:
         finally:
             os.close(source)
 
-    def _other(self, entry: DirectoryEntry, here: int, name: bytes) -> None:
+    def _other(self, entry: DirectoryEntry, here: "_Directory", name: bytes) -> None:
         """A symlink, fifo, socket or device."""
         with _placed(here, name) as temporary, self._may_be_refused(name):
             if entry.is_symlink:
-                os.symlink(entry.symlink, temporary, dir_fd=here)
+                os.symlink(entry.symlink, temporary, dir_fd=here.fd)
             else:
-                os.mknod(temporary, entry.mode, entry.rdev, dir_fd=here)
+                os.mknod(temporary, entry.mode, entry.rdev, dir_fd=here.fd)
             if self.is_root:
-                os.chown(temporary, entry.uid, entry.gid, dir_fd=here, follow_symlinks=False)
+                os.chown(temporary, entry.uid, entry.gid, dir_fd=here.fd, follow_symlinks=False)
             if not entry.is_symlink:
-                os.chmod(temporary, stat.S_IMODE(entry.mode), dir_fd=here)
-            os.utime(temporary, ns=_times(entry), dir_fd=here, follow_symlinks=False)
+                os.chmod(temporary, stat.S_IMODE(entry.mode), dir_fd=here.fd)
+            os.utime(temporary, ns=_times(entry), dir_fd=here.fd, follow_symlinks=False)
             self.result.others += 1
 
     def _finish(self, entry: DirectoryEntry, fd: int) -> None:
@@ -205,25 +213,31 @@ def _times(entry: DirectoryEntry) -> tuple[int, int]:
     return modified, modified
 
 
-@contextlib.contextmanager
-def _opened(directory: Path) -> Iterator[int]:
+class _Directory:
+    """An open directory; closed when nobody holds it any more, so never under a busy thread."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __del__(self) -> None:
+        os.close(self.fd)
+
+
+def _open_directory(path: Path) -> _Directory:
     try:
-        fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return _Directory(os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     except OSError as error:
-        raise CopyFailed(f"cannot copy to {directory}: {error.strerror}") from error
-    try:
-        yield fd
-    finally:
-        os.close(fd)
+        raise CopyFailed(f"cannot copy to {path}: {error.strerror}") from error
 
 
-@contextlib.contextmanager
-def _made_directory(parent: int, name: bytes) -> Iterator[int]:
+def _make_directory(parent: _Directory, name: bytes) -> _Directory:
     """An open directory of that name, made if need be. Raises CopyFailed for anything else."""
     try:
         with contextlib.suppress(FileExistsError):
-            os.mkdir(name, 0o700, dir_fd=parent)
-        fd = os.open(name, _DIRECTORY, dir_fd=parent)
+            os.mkdir(name, 0o700, dir_fd=parent.fd)
+        return _Directory(os.open(name, _DIRECTORY, dir_fd=parent.fd))
     except OSError as error:
         raise CopyFailed(
             f"cannot copy into {os.fsdecode(name)!r}: {error.strerror}",
@@ -231,24 +245,20 @@ def _made_directory(parent: int, name: bytes) -> Iterator[int]:
             if error.errno in (errno.ENOTDIR, errno.ELOOP)
             else None,
         ) from error
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 @contextlib.contextmanager
-def _placed(directory: int, name: bytes) -> Iterator[bytes]:
+def _placed(directory: _Directory, name: bytes) -> Iterator[bytes]:
     """A temporary name; what is made under it gets its own name at the end, or vanishes."""
     temporary = b".outcrop-" + secrets.token_hex(8).encode()
     try:
         yield temporary
         with contextlib.suppress(FileNotFoundError):  # it was refused
-            os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
+            os.rename(temporary, name, src_dir_fd=directory.fd, dst_dir_fd=directory.fd)
     except IsADirectoryError as error:
         raise CopyFailed(
             f"cannot replace the directory {os.fsdecode(name)!r} by something else"
         ) from error
     finally:
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary, dir_fd=directory)
+            os.unlink(temporary, dir_fd=directory.fd)
