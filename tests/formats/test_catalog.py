@@ -264,7 +264,7 @@ def test_counters_an_old_catalog_lacks_are_zero_and_text_is_read_too():
 
 @pytest.mark.parametrize("value", [None, 1.5, float("inf"), "1_0", " 1", "", b"\xff", "9" * 5000])
 def test_counters_that_are_no_numbers_are_refused(value):
-    with pytest.raises(FormatError, match="self_dir"):
+    with pytest.raises(FormatError, match="counter self_dir"):
         Statistics.from_rows([("self_dir", value)])
 
 

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from outcrop.errors import FormatError
 from outcrop.formats.hashes import Compression, ContentHash, HashAlgorithm
-from outcrop.formats.rows import read_integer
+from outcrop.formats.rows import read_integer, text_of
 
 SCHEMA = "2.5"
 SCHEMA_REVISION = 7
@@ -155,7 +155,12 @@ class DirectoryEntry:
     def flags(self) -> int:
         """The `flags` column, both numbers included."""
         if self.is_directory:
-            return _DIRECTORY | self._mountpoint_flag | (_HIDDEN if self.is_hidden else 0)
+            mountpoint = _mountpoint_kind(
+                (_NESTED_ROOT if self.is_nested_root else 0)
+                | (_NESTED_MOUNTPOINT if self.is_nested_mountpoint else 0)
+                | (_BIND_MOUNTPOINT if self.is_bind_mountpoint else 0)
+            )
+            return _DIRECTORY | mountpoint | (_HIDDEN if self.is_hidden else 0)
         if self.is_symlink:
             return _FILE | _SYMLINK
         if self.is_special:
@@ -170,15 +175,6 @@ class DirectoryEntry:
             | self.compression.value << _COMPRESSION_SHIFT
         )
 
-    @property
-    def _mountpoint_flag(self) -> int:
-        """A directory is at most one of the three kinds; the first of them wins."""
-        if self.is_nested_root:
-            return _NESTED_ROOT
-        if self.is_nested_mountpoint:
-            return _NESTED_MOUNTPOINT
-        return _BIND_MOUNTPOINT if self.is_bind_mountpoint else 0
-
     @classmethod
     def from_row(cls, row: Sequence[Any]) -> Self:
         """Read the values of `COLUMNS` as SQLite gives them (text as bytes).
@@ -192,7 +188,13 @@ class DirectoryEntry:
         regular = stat.S_ISREG(mode)
         directory = stat.S_ISDIR(mode)
         device = stat.S_ISBLK(mode) or stat.S_ISCHR(mode)
-        algorithm = HashAlgorithm.from_number(((bits >> _ALGORITHM_SHIFT) & 7) + 1)
+        mountpoint = _mountpoint_kind(bits) if directory else 0
+        chunked = regular and bits & _CHUNKED != 0
+        algorithm, compression = HashAlgorithm.SHA1, Compression.ZLIB
+        if regular:
+            compression = _compression((bits >> _COMPRESSION_SHIFT) & 7, name)
+            if digest or chunked:
+                algorithm = HashAlgorithm.from_number(((bits >> _ALGORITHM_SHIFT) & 7) + 1)
         return cls(
             name=name,
             mode=mode,
@@ -206,14 +208,14 @@ class DirectoryEntry:
             gid=gid & _MAX_UINT32,
             content=ContentHash(algorithm, digest) if digest and regular else None,
             algorithm=algorithm,
-            compression=_compression((bits >> _COMPRESSION_SHIFT) & 7, name),
+            compression=compression,
             symlink=symlink or b"",
             xattrs=xattrs or None,
-            is_nested_mountpoint=directory and bits & _NESTED_MOUNTPOINT != 0,
-            is_nested_root=directory and bits & _NESTED_ROOT != 0,
-            is_bind_mountpoint=directory and bits & _BIND_MOUNTPOINT != 0,
-            is_hidden=bits & _HIDDEN != 0,
-            is_chunked=regular and bits & _CHUNKED != 0,
+            is_nested_mountpoint=mountpoint == _NESTED_MOUNTPOINT,
+            is_nested_root=mountpoint == _NESTED_ROOT,
+            is_bind_mountpoint=mountpoint == _BIND_MOUNTPOINT,
+            is_hidden=directory and bits & _HIDDEN != 0,
+            is_chunked=chunked,
             is_external=regular and bits & _EXTERNAL != 0,
             is_direct_io=regular and bits & _DIRECT_IO != 0,
         )
@@ -238,6 +240,14 @@ class DirectoryEntry:
             self.gid,
             self.xattrs,
         )
+
+
+def _mountpoint_kind(bits: int) -> int:
+    """A directory is at most one of the three kinds of mountpoint; the first of them wins."""
+    for kind in (_NESTED_ROOT, _NESTED_MOUNTPOINT, _BIND_MOUNTPOINT):
+        if bits & kind:
+            return kind
+    return 0
 
 
 def _check_types(row: Sequence[Any]) -> None:
@@ -378,13 +388,13 @@ class Statistics:
         return self.self_ + self.subtree
 
     @classmethod
-    def from_rows(cls, rows: Iterable[tuple[str, object]]) -> "Statistics":
-        """Read the `statistics` table; counters an old revision lacks are 0.
+    def from_rows(cls, rows: Iterable[tuple[object, object]]) -> "Statistics":
+        """Read `counter, value` rows as SQLite gives them; counters an old revision lacks are 0.
 
         Raises FormatError.
         """
         values = {
-            counter: read_integer(value, f"statistics counter {counter!r}")
+            (name := text_of(counter, "statistics counter")): read_integer(value, f"counter {name}")
             for counter, value in rows
         }
         return cls(

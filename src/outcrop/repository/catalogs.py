@@ -110,8 +110,7 @@ class Catalog:
     @property
     def statistics(self) -> Statistics:
         """The stored counters."""
-        rows = self.query("SELECT counter, value FROM statistics")
-        return Statistics.from_rows((os.fsdecode(name), value) for name, value in rows)
+        return Statistics.from_rows(self.query("SELECT counter, value FROM statistics"))
 
     def stored_path(self, path: bytes) -> bytes:
         """The path by which this catalog's rows know a path of the tree."""

@@ -34,7 +34,10 @@ def _connect(path: str) -> sqlite3.Connection:
     database.text_factory = bytes
     database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _MAX_VALUE_BYTES)
     database.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
-    for pragma in ("trusted_schema=OFF", "cell_size_check=ON", "query_only=ON"):
-        database.execute(f"PRAGMA {pragma}")
-    database.execute(f"PRAGMA cache_size=-{_PAGE_CACHE_KIB}")
+    try:
+        for pragma in ("trusted_schema=OFF", "cell_size_check=ON", "query_only=ON"):
+            database.execute(f"PRAGMA {pragma}")
+        database.execute(f"PRAGMA cache_size=-{_PAGE_CACHE_KIB}")
+    except UnicodeDecodeError as error:  # SQLite's complaint quotes the damaged schema
+        raise sqlite3.DatabaseError("malformed database schema") from error
     return database
