@@ -1,7 +1,7 @@
 """From a target a user names and settings to a repository that can be opened: the wiring."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from outcrop.client.errors import SettingsError
@@ -130,6 +130,8 @@ def connect(
         _read_blacklist(settings.blacklist or locations.config / "blacklist"),
         cache,
     )
+    if isinstance(store, HttpStore):
+        source = replace(source, switch_host=store.switch_host)
     return Connection(target, parameters, settings, source, store, b"".join(pem), cache)
 
 

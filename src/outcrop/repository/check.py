@@ -11,6 +11,7 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from outcrop.errors import FormatError
 from outcrop.formats.catalog import Counters
@@ -172,7 +173,7 @@ class _Checker:
 
     def _check_object(self, ref: ObjectRef) -> Problem | None:
         try:
-            with open(os.devnull, "r+b", buffering=0) as nowhere:
+            with Path(os.devnull).open("r+b", buffering=0) as nowhere:
                 fetch_object(self._source.store, ref, nowhere, limit=MAX_FILE_BYTES)
         except StorageError as error:
             return Problem(ref.path, str(error))

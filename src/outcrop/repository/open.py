@@ -6,10 +6,11 @@ whitelist, certificate and root catalog; with a warm cache only the mutable two.
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from outcrop.errors import FormatError
 from outcrop.formats.hashes import ContentHash, ObjectRef, Suffix
 from outcrop.formats.manifest import Breadcrumb, Manifest
 from outcrop.repository.catalogs import CatalogTree
@@ -24,7 +25,7 @@ from outcrop.trust.chain import (
     verify_manifest,
     verify_whitelist,
 )
-from outcrop.trust.errors import TrustError
+from outcrop.trust.errors import CertificateNotListed, TrustError
 from outcrop.trust.keys import PublicKey
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,10 @@ class Breadcrumbs(Protocol):
         """Remember."""
 
 
+def _nowhere_else() -> bool:
+    return False
+
+
 @dataclass(frozen=True, slots=True)
 class RepositorySource:
     """Where a repository's bytes come from and whom to believe about them."""
@@ -55,12 +60,25 @@ class RepositorySource:
     public_keys: Sequence[PublicKey]
     blacklist: Blacklist
     breadcrumbs: Breadcrumbs | None = None
+    switch_host: Callable[[], bool] = _nowhere_else
+    """Ask another host from now on; `False` if there is none."""
 
     def fetch_manifest(self, *, now: int, not_before: Breadcrumb | None = None) -> TrustedManifest:
         """Fetch and verify the manifest of the trunk. Raises TrustError, StorageError.
 
-        `now` is unix time. With `not_before` an older manifest is refused (replay protection).
+        `now` is unix time. With `not_before` an older manifest is refused (replay protection). A
+        host whose answer cannot be believed, a stale replica for one, is left once for the next
+        (spec 4.3).
         """
+        try:
+            return self._fetch_manifest(now, not_before)
+        except (TrustError, FormatError) as error:
+            if isinstance(error, CertificateNotListed) or not self.switch_host():
+                raise
+            log.warning("%s: asking another host: %s", self.fqrn, error)
+            return self._fetch_manifest(now, not_before)
+
+    def _fetch_manifest(self, now: int, not_before: Breadcrumb | None) -> TrustedManifest:
         data = read_file(self.store, ".cvmfspublished", limit=MAX_MANIFEST_BYTES)
         pointer = read_manifest_unverified_pointer(data)
         certificate = b""

@@ -250,6 +250,21 @@ class HttpStore:
             if self._on_failover is not None:
                 self._on_failover(Failover(kind, old, new, reason))
 
+    def switch_host(self) -> bool:
+        """Ask the next host first from now on: this one's answers could not be believed.
+
+        Returns whether there is another one.
+        """
+        router = self._router
+        if router is None or len(router.hosts) < 2:
+            return False
+        with self._lock:
+            old = router.active_host
+            new = router.hosts[(router.hosts.index(old) + 1) % len(router.hosts)]
+            router.leave_host(old, new, self._sources.now())
+        self._tell((old, ""), (new, ""), "its answers are not believed")
+        return True
+
     def close(self) -> None:
         """Break off what is under way (it raises StorageUnavailable) and close connections."""
         self._closed.set()
