@@ -1,0 +1,234 @@
+"""Files to objects: whole or in chunks, from several threads, while somebody may be writing."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from outcrop.formats.chunking import ChunkSizes, cut_marks
+from outcrop.formats.hashes import Compression, HashAlgorithm, ObjectRef, Suffix
+from outcrop.publisher import pipeline as module
+from outcrop.publisher.compression import CompressionChoice
+from outcrop.publisher.errors import LimitExceeded, SourceChanged, SourceUnreadable
+from outcrop.publisher.pipeline import FileContent, FileJob, Pipeline
+from outcrop.repository.object_writer import ObjectWriter
+from outcrop.storage.errors import StorageFull
+from outcrop.storage.memory import MemoryStore
+from outcrop.storage.store import read_object
+
+SIZES = ChunkSizes(1000, 2000, 4000)
+
+
+class Line:
+    """A pipeline into memory and what came out of it."""
+
+    def __init__(self, *, chunk_sizes: ChunkSizes | None = SIZES, workers: int = 3) -> None:
+        self.store = MemoryStore()
+        self.contents: dict[bytes, FileContent] = {}
+        self.pipeline = Pipeline(
+            ObjectWriter(self.store, HashAlgorithm.SHA1, CompressionChoice.FAST.compressor),
+            workers=workers,
+            chunk_sizes=chunk_sizes,
+            compression=Compression.ZLIB,
+        )
+
+    def store_all(self, *paths: Path) -> dict[bytes, FileContent]:
+        with self.pipeline:
+            for path in paths:
+                self.submit(path)
+            self.pipeline.finish()
+        return self.contents
+
+    def submit(self, path: Path) -> None:
+        name = os.fsencode(path)
+        job = FileJob(name, path.lstat(), lambda content: self.contents.update({name: content}))
+        self.pipeline.submit(job)
+
+    def read(self, content: FileContent) -> bytes:
+        if content.content is not None:
+            return read_object(self.store, ObjectRef(content.content), limit=1 << 30)
+        refs = [ObjectRef(c.hash, Suffix.CHUNK, size=c.size) for c in content.chunks]
+        return b"".join(read_object(self.store, ref, limit=1 << 30) for ref in refs)
+
+
+def write(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def test_small_files_are_single_objects(tmp_path: Path) -> None:
+    files = {write(tmp_path / str(n), b"x" * n): n for n in range(200)}
+    line = Line()
+    contents = line.store_all(*files)
+    assert len(contents) == 200
+    for path, size in files.items():
+        content = contents[os.fsencode(path)]
+        assert content.chunks == ()
+        assert line.read(content) == b"x" * size
+
+
+def test_large_files_are_cut_where_the_format_says(tmp_path: Path) -> None:
+    data = os.urandom(3_000_000)
+    path = write(tmp_path / "large", data)
+    line = Line()
+    content = line.store_all(path)[os.fsencode(path)]
+    marks = cut_marks(data, SIZES)
+    assert [chunk.offset for chunk in content.chunks] == [0, *marks]
+    assert line.read(content) == data
+    assert content.content is None
+    assert content.new_bytes > len(data) // 2
+
+
+def test_a_file_above_the_minimum_without_a_cut_is_a_single_object(tmp_path: Path) -> None:
+    path = write(tmp_path / "file", b"\0" * 1001)  # zeros are cut at the maximum only
+    line = Line()
+    content = line.store_all(path)[os.fsencode(path)]
+    assert content.chunks == ()
+    assert line.read(content) == b"\0" * 1001
+
+
+def test_a_file_that_ends_at_a_cut_has_no_empty_chunk(tmp_path: Path) -> None:
+    path = write(tmp_path / "file", bytes(8000))
+    content = Line().store_all(path)[os.fsencode(path)]
+    assert [(chunk.offset, chunk.size) for chunk in content.chunks] == [(0, 4000), (4000, 4000)]
+
+
+def test_without_chunk_sizes_every_file_is_whole(tmp_path: Path) -> None:
+    data = os.urandom(100_000)
+    path = write(tmp_path / "large", data)
+    line = Line(chunk_sizes=None)
+    assert line.read(line.store_all(path)[os.fsencode(path)]) == data
+
+
+def test_a_whole_file_beyond_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_MAX_WHOLE_BYTES", 100)
+    with pytest.raises(LimitExceeded, match="too many"):
+        Line(chunk_sizes=None).store_all(write(tmp_path / "file", bytes(101)))
+
+
+def test_one_worker_and_many_large_files_do_not_block_each_other(tmp_path: Path) -> None:
+    files = [write(tmp_path / str(n), os.urandom(50_000)) for n in range(20)]
+    assert len(Line(workers=1).store_all(*files)) == 20
+
+
+def test_more_files_than_may_be_under_way_are_done_in_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_JOBS_IN_FLIGHT", 40)
+    files = [write(tmp_path / str(n), b"%d" % n) for n in range(300)]
+    assert len(Line().store_all(*files)) == 300
+
+
+def test_a_file_that_is_newer_than_its_job_tells_so(tmp_path: Path) -> None:
+    path = write(tmp_path / "file", b"old")
+    seen = path.lstat()
+    path.write_bytes(b"newer content")
+    line = Line()
+    with line.pipeline:
+        line.pipeline.submit(
+            FileJob(os.fsencode(path), seen, lambda c: line.contents.update({b"": c}))
+        )
+        line.pipeline.finish()
+    content = line.contents[b""]
+    assert content.seen.st_size == 13
+    assert line.read(content) == b"newer content"
+
+
+@pytest.mark.parametrize("size", [10, 50_000])
+def test_a_file_that_changes_once_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    path = write(tmp_path / "file", b"a" * size)
+    meddle = Meddler(path, b"b" * (size + 5), times=1)
+    monkeypatch.setattr(module.os, "read", meddle)
+    line = Line()
+    content = line.store_all(path)[os.fsencode(path)]
+    assert line.read(content) == b"b" * (size + 5)
+
+
+@pytest.mark.parametrize("size", [10, 50_000])
+def test_a_file_that_never_stops_changing_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    path = write(tmp_path / "restless", b"a" * size)
+    meddle = Meddler(path, b"b" * size, times=1000)
+    monkeypatch.setattr(module.os, "read", meddle)
+    with pytest.raises(SourceChanged, match="restless"):
+        Line().store_all(path)
+
+
+class Meddler:
+    """Stands in for os.read, and writes to the file just after it was read."""
+
+    def __init__(self, path: Path, data: bytes, *, times: int) -> None:
+        self._path = path
+        self._data = data
+        self._left = times
+        self._read = os.read
+        self._time = 1
+
+    def __call__(self, fd: int, count: int) -> bytes:
+        data = self._read(fd, count)
+        if self._left and data:
+            self._left -= 1
+            self._path.write_bytes(self._data)
+            self._time += 1
+            os.utime(self._path, (self._time, self._time))
+        return data
+
+
+def test_a_file_that_went_away_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "gone", b"")
+    line = Line()
+    with line.pipeline:
+        line.submit(path)
+        path.unlink()
+        with pytest.raises(SourceChanged, match="gone"):
+            line.pipeline.finish()
+
+
+@pytest.mark.parametrize("kind", ["symlink", "fifo", "directory"])
+def test_what_took_a_files_place_is_not_read(tmp_path: Path, kind: str) -> None:
+    path = write(tmp_path / "file", b"")
+    line = Line()
+    with line.pipeline:
+        line.submit(path)
+        path.unlink()
+        if kind == "symlink":
+            path.symlink_to(write(tmp_path / "secret", b"secret"))
+        elif kind == "fifo":
+            os.mkfifo(path)
+        else:
+            path.mkdir()
+        with pytest.raises(SourceChanged, match="file"):
+            line.pipeline.finish()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can read everything")
+def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "private", b"")
+    path.chmod(0)
+    with pytest.raises(SourceUnreadable, match="private"):
+        Line().store_all(path)
+
+
+@pytest.mark.parametrize("size", [10, 50_000])
+def test_a_store_that_fails_ends_the_pipeline_with_its_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    def full(_name: str, _data: bytes) -> None:
+        raise StorageFull("no room")
+
+    line = Line()
+    monkeypatch.setattr(line.store, "write", full)
+    files = [write(tmp_path / str(n), os.urandom(size)) for n in range(50)]
+    with pytest.raises(StorageFull):
+        line.store_all(*files)
+
+
+def test_no_thread_is_left(tmp_path: Path) -> None:
+    Line().store_all(write(tmp_path / "file", b""))
+    assert not [t for t in threading.enumerate() if t.name.startswith("publish-")]
