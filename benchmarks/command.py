@@ -55,12 +55,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with Sandbox(options.workdir.resolve()) as sandbox:
             result = _run(options, sandbox, status)
+            status.end()
+            _write(result, options.save)
+            status("removing what was written")
     except KeyboardInterrupt:
         status.end()
         print("interrupted; everything is unmounted and removed", file=sys.stderr)
         return 130
     status.end()
-    _write(result, options.save)
     missed = any(bar.kept is False for bar in result.bars)
     return 1 if (options.strict and missed) or not (result.samples or result.published) else 0
 

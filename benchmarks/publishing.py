@@ -50,7 +50,7 @@ def measure_publishing(
 ) -> Iterator[PublishSample]:
     """`outcrop publish` into a new repository and `tar | zlib-6`, in turn."""
     for number in range(rounds):
-        for candidate in ("tar | zlib-6", "outcrop"):
+        for candidate in ("tar, zlib-6", "outcrop"):
             progress(f"round {number + 1}/{rounds}  publish  {candidate}")
             _preread(tree)
             if candidate == "outcrop":
@@ -93,7 +93,7 @@ def _tar(sandbox: Sandbox, tree: Tree, number: int) -> PublishSample:
     stream = shlex.join([sys.executable, str(_ZLIB_STREAM)])
     command = ["sh", "-c", f"tar -cf - -C {shlex.quote(str(tree.root))} . | {stream}"]
     wall, cpu, output = _timed(sandbox, command, {})
-    return PublishSample("tar | zlib-6", number, wall, cpu, tree.small_bytes, int(output))
+    return PublishSample("tar, zlib-6", number, wall, cpu, tree.small_bytes, int(output))
 
 
 def _timed(
