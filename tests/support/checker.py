@@ -80,7 +80,10 @@ class CatalogFile:
             database = sqlite3.connect(f"file:{file.name}?mode=ro", uri=True)
             database.text_factory = bytes
             self.integrity = database.execute("PRAGMA integrity_check").fetchall()
-            self.properties = {k.decode(): v.decode() for k, v in self._all(database, "properties")}
+            self.properties = {
+                k.decode(): v.decode("utf-8", "surrogateescape")
+                for k, v in self._all(database, "properties")
+            }
             self.statistics = {k.decode(): v for k, v in self._all(database, "statistics")}
             self.nested = {p: (h.decode(), s) for p, h, s in self._all(database, "nested_catalogs")}
             self.chunk_rows = self._all(database, "chunks")
