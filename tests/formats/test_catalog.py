@@ -173,6 +173,11 @@ def test_only_directories_are_mountpoints_and_only_files_are_chunked():
     assert not (entry.is_chunked or entry.is_external or entry.is_direct_io)
 
 
+def test_a_file_without_hash_or_chunks_is_read_as_such():
+    entry = DirectoryEntry.from_row(changed(FILE, hash=None, flags=4 | 7 << 8))
+    assert (entry.content, entry.is_chunked, entry.algorithm) == (None, False, HashAlgorithm.SHA1)
+
+
 def test_flags_of_newer_versions_are_passed_over():
     assert DirectoryEntry.from_row(changed(FILE, flags=4 | 1 << 20)) == FILE
 
