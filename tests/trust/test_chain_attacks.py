@@ -252,6 +252,14 @@ def test_manifest_older_than_the_last_one(known):
         manifest(not_before=known)
 
 
+def test_a_lower_revision_of_a_later_time_is_told_apart():
+    """As after a repository was made anew under the old keys: the hint says what to remove."""
+    known = Breadcrumb(SIM.manifest.root_catalog, 0, SIM.manifest.revision + 1)
+    with pytest.raises(RevisionRolledBack) as caught:
+        manifest(not_before=known)
+    assert "cvmfschecksum" in str(caught.value.hint)
+
+
 def test_manifest_without_a_time_after_one_that_had_it():
     with pytest.raises(RevisionRolledBack):
         manifest(resigned_manifest(published_at=0, revision=9), not_before=Breadcrumb.of(

@@ -165,11 +165,14 @@ def _check_manifest_signature(data: bytes, signer: Certificate, fqrn: str) -> No
 
 
 def _check_not_rolled_back(manifest: Manifest, known: Breadcrumb, fqrn: str) -> None:
-    if manifest.published_at < known.published_at or manifest.revision < known.revision:
+    is_earlier = manifest.published_at < known.published_at
+    if is_earlier or manifest.revision < known.revision:
         raise RevisionRolledBack(
             f"{fqrn}: revision {manifest.revision} of time {manifest.published_at} is offered, "
             f"older than revision {known.revision} of time {known.published_at} known here",
-            hint="the server or a proxy is stale; another one may have the current revision",
+            hint="the server or a proxy is stale; another one may have the current revision"
+            if is_earlier
+            else f"if the repository was made anew, remove cvmfschecksum.{fqrn} from the cache",
         )
 
 
