@@ -457,6 +457,27 @@ def test_a_request_that_waits_for_the_view_holds_nobody_up() -> None:
         assert fuse.Entry.parse(kernel.wait(waiting)).nodeid
 
 
+def test_a_slow_call_after_many_quick_ones_holds_nobody_up() -> None:
+    """The leader goes away on loan then: see workers.c."""
+    view = DictView({b"": [directory_row(b"%d" % number) for number in range(400)]})
+    for number in range(400):
+        view.tree[b"/%d" % number] = [file_row(b"f", b"x")]
+    with Kernel(view) as kernel:
+        nodes = [listed.entry.nodeid for listed in kernel.list()[2:] if listed.entry]
+        for round_ in range(4):
+            for node in nodes[round_ * 99 : round_ * 99 + 99]:
+                kernel.lookup(b"f", node)
+            slow = nodes[396 + round_]
+            gate = threading.Event()
+            view.gates = {b"/%d" % number: gate for number in range(400)}
+            waiting = [kernel.send(fuse.LOOKUP, slow, b"f\0") for _ in range(3)]
+            assert view.waiting.acquire(timeout=20)
+            assert kernel.getattr(1).mode == 0o40755
+            gate.set()
+            view.gates = {}
+            assert len({kernel.wait(one) for one in waiting}) == 1
+
+
 def test_many_who_wait_for_one_directory_ask_the_view_once() -> None:
     view = small_tree()
     view.gates[b"/d"] = threading.Event()

@@ -729,6 +729,7 @@ static bool put_operations(PyObject *to, struct engine *e)
         {FUSE_LISTXATTR, "requests_listxattr"}, {FUSE_OPENDIR, "requests_opendir"},
         {FUSE_READDIR, "requests_readdir"}, {FUSE_READDIRPLUS, "requests_readdirplus"},
         {FUSE_INTERRUPT, "requests_interrupt"}, {FUSE_ACCESS, "requests_access"},
+        {FUSE_IOCTL, "requests_ioctl"},
     };
     uint64_t total = 0;
     for (size_t i = 0; i < COUNTERS; i++)

@@ -251,6 +251,9 @@ struct pool {
     struct worker ends;
     size_t threads, starting, idle, base, limit;
     bool has_leader;
+    struct worker *on_loan;     /* the leader, away for what should not take long */
+    int64_t loan_since, last_slow, busy_until;  /* CLOCK_MONOTONIC, nanoseconds */
+    size_t watchers;            /* idle threads that look after a loan */
     struct request *first_job, *last_job;
     size_t jobs;
 };

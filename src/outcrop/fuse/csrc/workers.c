@@ -4,6 +4,11 @@
  * meets a warm thread and no wake-up. Before a request that may wait it hands the lead on; when
  * there is nobody to take it, a thread is made; at the limit the request is queued instead, so that
  * the device is always read: a FORGET or an INTERRUPT never waits behind sixty downloads.
+ *
+ * Waking a follower costs more than most calls into the view take. So while such calls come in
+ * quick succession (`find`), one follower looks every millisecond, and the leader goes away on its
+ * word alone ("on loan"): if it is back before the follower looks, nobody was woken; if not, the
+ * follower takes the lead.
  */
 #include "engine.h"
 
@@ -21,6 +26,8 @@ enum {
     KICK = SIGURG,
     SPARE_THREAD_SECONDS = 10,
 };
+
+static const int64_t MILLISECOND = 1000000;
 
 static int start_thread(struct engine *e);
 
@@ -74,6 +81,27 @@ static struct request *pop_job(struct pool *p)
     return r;
 }
 
+static int64_t now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 * MILLISECOND + t.tv_nsec;
+}
+
+/* Go away on loan if somebody watches: `watchers` come back under the lock and look. */
+static bool borrow(struct pool *p, struct worker *w)
+{
+    int64_t at = now();
+    if (at - p->last_slow < 2 * MILLISECOND)
+        p->busy_until = at + 10 * MILLISECOND;
+    p->last_slow = at;
+    if (!p->watchers || p->jobs)
+        return false;
+    p->on_loan = w;
+    p->loan_since = at;
+    return true;
+}
+
 void workers_submit(struct engine *e, struct request *r)
 {
     pthread_mutex_lock(&e->pool.lock);
@@ -89,6 +117,11 @@ bool worker_hand_on(struct worker *w, struct request *r)
     struct engine *e = w->engine;
     struct pool *p = &e->pool;
     pthread_mutex_lock(&p->lock);
+    if (borrow(p, w)) {
+        w->in_read = false;
+        pthread_mutex_unlock(&p->lock);
+        return true;
+    }
     p->has_leader = false;
     bool handed_on = staff(e);
     /* Alone and unable to make a thread, there is no choice but to wait ourselves. */
@@ -153,20 +186,37 @@ static bool lead(struct worker *w)
     return false;
 }
 
+static void wait_until(struct pool *p, int64_t when)
+{
+    struct timespec until = {when / (1000 * MILLISECOND), when % (1000 * MILLISECOND)};
+    pthread_cond_timedwait(&p->wake, &p->lock, &until);
+}
+
 /* Wait for something to do; false: this thread is spare. */
 static bool idle(struct pool *p)
 {
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += SPARE_THREAD_SECONDS;
+    int64_t from = now();
+    bool watches = p->on_loan || (p->busy_until > from && !p->watchers);
+    bool may_leave = p->threads > p->base;
     p->idle++;
-    int why = 0;
-    if (p->threads > p->base)
-        why = pthread_cond_timedwait(&p->wake, &p->lock, &until);
-    else
+    if (watches) {
+        p->watchers++;
+        wait_until(p, from + MILLISECOND);
+        p->watchers--;
+    } else if (may_leave) {
+        wait_until(p, from + SPARE_THREAD_SECONDS * 1000 * MILLISECOND);
+    } else {
         pthread_cond_wait(&p->wake, &p->lock);
+    }
     p->idle--;
-    return !(why == ETIMEDOUT && !wanted(p) && p->threads > p->base);
+    bool was_long = now() - from >= SPARE_THREAD_SECONDS * 1000 * MILLISECOND;
+    return !(was_long && may_leave && !wanted(p) && !p->on_loan && p->threads > p->base);
+}
+
+/* Whether the leader has been away for too long, or there is more to do than watching. */
+static bool must_take_over(const struct pool *p)
+{
+    return p->on_loan && (p->jobs || now() - p->loan_since > MILLISECOND / 2);
 }
 
 static void leave(struct worker *w)
@@ -182,27 +232,45 @@ static void leave(struct worker *w)
         engine_wake(e);
 }
 
+/* With pool.lock, as the leader; comes back with it, as a follower. */
+static void lead_until_relieved(struct worker *w)
+{
+    struct engine *e = w->engine;
+    struct pool *p = &e->pool;
+    for (bool leads = true; leads && !atomic_load(&e->stopping);) {
+        w->in_read = true;
+        pthread_mutex_unlock(&p->lock);
+        do
+            leads = lead(w);
+        while (leads && !atomic_load_explicit(&e->stopping, memory_order_relaxed));
+        pthread_mutex_lock(&p->lock);
+        w->in_read = false;
+        if (p->on_loan == w) {
+            p->on_loan = NULL;
+            leads = true;
+        }
+        if (leads && atomic_load(&e->stopping))
+            p->has_leader = false;
+    }
+}
+
 static void *work(void *argument)
 {
     struct worker *w = argument;
     struct engine *e = w->engine;
     struct pool *p = &e->pool;
+    pthread_setname_np(pthread_self(), "outcrop-fuse");
     pthread_mutex_lock(&p->lock);
     p->starting--;
     for (;;) {
         struct request *r;
         bool stopping = atomic_load(&e->stopping);
-        if (!stopping && !p->has_leader) {
+        if (!stopping && (!p->has_leader || must_take_over(p))) {
             p->has_leader = true;
-            bool leads = true;
-            w->in_read = true;
-            pthread_mutex_unlock(&p->lock);
-            while (leads && !atomic_load_explicit(&e->stopping, memory_order_relaxed))
-                leads = lead(w);
-            pthread_mutex_lock(&p->lock);
-            w->in_read = false;
-            if (leads)
-                p->has_leader = false;
+            p->on_loan = NULL;
+            if (p->jobs)
+                staff(e);
+            lead_until_relieved(w);
         } else if ((r = pop_job(p))) {
             pthread_mutex_unlock(&p->lock);
             run_slow(w, r);
