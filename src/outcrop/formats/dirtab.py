@@ -105,7 +105,7 @@ def _tokens(pattern: bytes, *, with_sets: bool) -> list[bytes | None]:
             tokens.append(None)
         elif text == b"?":
             tokens.append(b"[^/]")
-        elif match["set"] is not None:
+        elif match.lastgroup == "set":
             tokens.append(_set_expression(match["set"]))
         else:
             tokens.append(re.escape(text[-1:]))
@@ -113,7 +113,7 @@ def _tokens(pattern: bytes, *, with_sets: bool) -> list[bytes | None]:
 
 
 _TOKEN_WITH_SETS = re.compile(rb"\\.|\[(?P<set>!?\]?[^\]]*)\]|.", re.DOTALL)
-_TOKEN = re.compile(rb"\\.|.(?P<set>(?!))?", re.DOTALL)
+_TOKEN = re.compile(rb"\\.|.", re.DOTALL)
 
 
 def _set_expression(inside: bytes) -> bytes:
