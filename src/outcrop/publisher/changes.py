@@ -130,7 +130,10 @@ class DirectorySync:
             directory, path = waiting.pop()
             own, entries = scan_directory(directory)
             self._check_names(directory, path, entries)
-            if not self._previous.proves(path, self._stamps.stamp(own, entries)):
+            if not (
+                self._previous.is_current
+                and self._previous.proves(path, self._stamps.stamp(own, entries))
+            ):
                 self._visit(directory, path, own, entries)
             waiting += [
                 (directory + b"/" + entry.name, path + b"/" + entry.name)

@@ -5,8 +5,8 @@ calls, cutting, compressing, hashing) lets other threads run. A large file is re
 its chunks are compressed by whichever worker is free. Memory is bounded: a worker holds one small
 file or one chunk, and no more chunks wait than there are workers.
 
-Files may change while they are read. A worker looks at a file before and after reading it and
-reads again if the two differ; after a few attempts the file is named in an error.
+Files may change while they are read. A worker looks at a file after reading it, and reads again if
+it is not as it was seen before; after a few attempts the file is named in an error.
 """
 
 import errno
@@ -31,6 +31,8 @@ _BATCH_BYTES: Final = 1 << 20
 _JOBS_IN_FLIGHT: Final = 2048
 _READ_BYTES: Final = 1 << 20
 _MAX_WHOLE_BYTES: Final = 1 << 30
+_REPLACED: Final = (errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENXIO)
+"""What opening or reading a file says when a symlink, directory or socket took its place."""
 _OPEN_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 
@@ -183,27 +185,25 @@ class Pipeline:
 
     def _store_file(self, job: FileJob) -> FileContent | None:
         """Store one file; `None`: chunks of it are still under way and will tell."""
+        seen = job.seen
         for _attempt in range(_ATTEMPTS):
             try:
                 fd = os.open(job.path, _OPEN_FLAGS)
+                try:
+                    if self._chunk_sizes is None or seen.st_size <= self._chunk_sizes.minimum:
+                        plain, large = _read_whole(fd, seen.st_size, job), None
+                    else:
+                        plain, large = b"", self._read_large(fd, seen, self._chunk_sizes, job)
+                    after = os.fstat(fd)
+                finally:
+                    os.close(fd)
             except OSError as error:
                 raise _unreadable(job, error) from error
-            try:
-                before = os.fstat(fd)
-                if not stat.S_ISREG(before.st_mode):
-                    raise SourceChanged(f"{_shown(job)} is no regular file any more")
-                if self._chunk_sizes is None or before.st_size <= self._chunk_sizes.minimum:
-                    plain = _read_whole(fd, before.st_size, job)
-                    if len(plain) == before.st_size and _is_same(before, os.fstat(fd)):
-                        return self._store_whole(before, plain)
-                else:
-                    large = self._read_large(fd, before, self._chunk_sizes, job)
-                    if _is_same(before, os.fstat(fd)):
-                        return self._close_large(large)
-            except OSError as error:
-                raise _unreadable(job, error) from error
-            finally:
-                os.close(fd)
+            if _is_same(seen, after):
+                return self._store_whole(seen, plain) if large is None else self._close(large)
+            if not stat.S_ISREG(after.st_mode):
+                raise SourceChanged(f"{_shown(job)} is no regular file any more")
+            seen = after
         raise SourceChanged(
             f"{_shown(job)} changed every time it was read",
             hint="publish from a snapshot, or when nothing writes to the source",
@@ -219,7 +219,7 @@ class Pipeline:
         """Read and cut a file; every chunk becomes a task, or is stored here if others are busy."""
         file = _LargeFile(job, FileContent(seen, self.compression))
         offset = 0
-        for piece, is_last in _pieces(fd, Cutter(sizes)):
+        for piece, is_last in _pieces(fd, seen.st_size, Cutter(sizes)):
             if is_last and not offset:
                 file.content = self._store_whole(seen, piece)
                 break
@@ -244,7 +244,7 @@ class Pipeline:
         if is_complete:
             self._outcomes.put([(file.job, _with_chunks(file))])
 
-    def _close_large(self, file: _LargeFile) -> FileContent | None:
+    def _close(self, file: _LargeFile) -> FileContent | None:
         with file.lock:
             file.missing -= 1
             return _with_chunks(file) if file.missing == 0 else None
@@ -255,11 +255,14 @@ def _with_chunks(file: _LargeFile) -> FileContent:
     return file.content
 
 
-def _pieces(fd: int, cutter: Cutter) -> Iterator[tuple[bytes, bool]]:
-    """A file's chunks with whether it is the last: no bytes are held beyond the current one."""
+def _pieces(fd: int, size: int, cutter: Cutter) -> Iterator[tuple[bytes, bool]]:
+    """A file's chunks with whether it is the last: no bytes are held beyond the current one.
+
+    Reading stops not far beyond `size`: a file that has more is being written to.
+    """
     parts: list[bytes] = []
     start = position = 0
-    while block := os.read(fd, _READ_BYTES):
+    while position <= size and (block := os.read(fd, _READ_BYTES)):
         for mark in cutter.feed(block):
             parts.append(block[max(start - position, 0) : mark - position])
             yield b"".join(parts), False
@@ -283,16 +286,19 @@ def _read_whole(fd: int, size: int, job: FileJob) -> bytes:
     return data
 
 
-def _is_same(before: os.stat_result, after: os.stat_result) -> bool:
+def _is_same(seen: os.stat_result, after: os.stat_result) -> bool:
+    """Whether a file is still the one that was seen, unchanged, so that all between is true."""
     return (
-        before.st_mtime_ns == after.st_mtime_ns
-        and before.st_ctime_ns == after.st_ctime_ns
-        and before.st_size == after.st_size
+        seen.st_ctime_ns == after.st_ctime_ns
+        and seen.st_mtime_ns == after.st_mtime_ns
+        and seen.st_size == after.st_size
+        and seen.st_ino == after.st_ino
+        and seen.st_dev == after.st_dev
     )
 
 
 def _unreadable(job: FileJob, error: OSError) -> SourceUnreadable | SourceChanged:
-    if error.errno in (errno.ENOENT, errno.ELOOP):  # ELOOP: a symlink took its place
+    if error.errno in _REPLACED:
         return SourceChanged(f"{_shown(job)} went away while it was to be published")
     return SourceUnreadable(
         f"{_shown(job)} cannot be read: {error.strerror}", hint="nothing was published"
