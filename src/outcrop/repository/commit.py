@@ -80,9 +80,9 @@ def store_catalogs(
     new_bytes = 0
     entries: dict[bytes, int] = {}
     for level in editor.dirty_levels():
-        for catalog, (nested, statistics, grown) in zip(
-            level, executor.map(store, level), strict=True
-        ):
+        # All are stored before any is settled: settling may close one to stay below the limit.
+        stored_level = list(executor.map(store, level))
+        for catalog, (nested, statistics, grown) in zip(level, stored_level, strict=True):
             editor.settle(catalog, nested, statistics)
             entries[catalog.mountpoint] = statistics.self_.entries
             new_bytes += grown
