@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from tests.support.mounts import is_running, wait_until
 
+pytestmark = pytest.mark.system
+
 CONFTEST = Path(__file__).parent.parent / "conftest.py"
 
 
