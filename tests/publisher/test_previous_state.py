@@ -71,6 +71,17 @@ def test_an_unchanged_directory_is_proven_equal(
     assert not state.proves(b"/q", stamp_of(source))
 
 
+@pytest.mark.parametrize("mtime_ns", [0x80, -1, 0, 1 << 60])
+def test_no_time_looks_like_an_uncertain_one(
+    file: Path, source: Path, opened: list[PreviousState], mtime_ns: int
+) -> None:
+    os.truncate(source / "a", 0)
+    os.utime(source / "a", ns=(0, mtime_ns))
+    remember(file, source)
+    opened.append(state := PreviousState(file, root=ROOT, options="o"))
+    assert state.proves(b"/p", stamp_of(source))
+
+
 @pytest.mark.parametrize("change", ["content", "mode", "name", "new", "gone", "own", "link"])
 def test_any_change_is_no_proof(
     file: Path, source: Path, opened: list[PreviousState], change: str

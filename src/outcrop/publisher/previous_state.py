@@ -30,7 +30,8 @@ _DIRECTORY_RECORD = struct.Struct("<IIIQQqq")  # mode uid gid inode device mtime
 _LENGTH = struct.Struct("<H")
 _SUBDIRECTORY = _RECORD.pack(stat.S_IFDIR, 0, 0, 0, 0, 0, 0, 0, 0)[: -_LENGTH.size]
 _NEVER = -(1 << 63)
-_NEVER_BYTES = struct.pack("<q", _NEVER)
+_CERTAIN = b"\1"
+_UNCERTAIN = b"\0"
 
 _DDL = (
     "CREATE TABLE properties (key TEXT PRIMARY KEY, value TEXT)",
@@ -60,10 +61,14 @@ def content_key(content: ContentHash | None, chunks: Iterable[Chunk]) -> bytes:
 
 
 class Stamps:
-    """Makes stamps. `scanned_at_ns` is when the scan began, by the file system's own clock."""
+    """Makes stamps. `scanned_at_ns` is when the scan began, by the file system's own clock.
+
+    The first byte of a stamp tells whether all its records are certain.
+    """
 
     def __init__(self, scanned_at_ns: int) -> None:
         self._racy_from = scanned_at_ns - _RACY_NS
+        self._saw_racy = False
 
     def record(self, entry: SourceEntry) -> bytes:
         """The record of one entry; of a directory little more than its name."""
@@ -82,20 +87,25 @@ class Stamps:
 
     def stamp(self, directory: os.stat_result, entries: Iterable[SourceEntry]) -> bytes:
         """The stamp of a directory and everything in it, by name."""
+        self._saw_racy = False
         own = _DIRECTORY_RECORD.pack(
             directory.st_mode, directory.st_uid, directory.st_gid, directory.st_ino,
             directory.st_dev, directory.st_mtime_ns, self._ctime(directory),
         )  # fmt: skip
-        return own + b"".join([self.record(entry) for entry in entries])
+        records = [self.record(entry) for entry in entries]
+        return b"".join([_UNCERTAIN if self._saw_racy else _CERTAIN, own, *records])
 
     def _ctime(self, seen: os.stat_result) -> int:
         ctime = seen.st_ctime_ns
-        return _NEVER if ctime >= self._racy_from or seen.st_mtime_ns >= self._racy_from else ctime
+        if ctime >= self._racy_from or seen.st_mtime_ns >= self._racy_from:
+            self._saw_racy = True
+            return _NEVER
+        return ctime
 
 
 def _iter_records(stamp: bytes) -> Iterable[tuple[bytes, int, bytes]]:
     """Name, ctime and whole record of everything in a stamp."""
-    position = _DIRECTORY_RECORD.size
+    position = len(_CERTAIN) + _DIRECTORY_RECORD.size
     while position < len(stamp):
         fields = _RECORD.unpack_from(stamp, position)
         end = position + _RECORD.size + fields[8]
@@ -137,7 +147,7 @@ class PreviousState:
 
     def proves(self, path: bytes, stamp: bytes) -> bool:
         """Whether the trunk is certain to have what a directory with this stamp holds."""
-        if not self.is_current or _NEVER_BYTES in stamp:
+        if not self.is_current or not stamp.startswith(_CERTAIN):
             return False
         row = self._database.execute(_SELECT, (path,)).fetchone()
         return row is not None and row[0] == stamp
