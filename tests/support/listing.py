@@ -26,9 +26,7 @@ _TYPES = {
 
 def escaped(text: bytes) -> str:
     """Printable ASCII stays, all else and `% , = ;` become %XX."""
-    return "".join(
-        chr(c) if 32 <= c < 127 and chr(c) not in "%,=;" else f"%{c:02X}" for c in text
-    )
+    return "".join(chr(c) if 32 <= c < 127 and chr(c) not in "%,=;" else f"%{c:02X}" for c in text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,8 +39,4 @@ def trunk_of(sim: RepositorySimulator, cache_directory: Path | None = None) -> R
 
 def cached_names(directory: Path) -> set[str]:
     """Objects in a cache directory, as `XX/REST`."""
-    return {
-        f"{path.parent.name}/{path.name}"
-        for path in directory.glob("??/*")
-        if path.is_file()
-    }
+    return {f"{path.parent.name}/{path.name}" for path in directory.glob("??/*") if path.is_file()}
