@@ -292,3 +292,28 @@ def test_errors_come_out_of_the_namespace_as_they_were(monkeypatch: pytest.Monke
     assert set(namespace._ERRORS) >= {
         error.__name__ for error in (CommandNotFound, MountpointUnusable, NamespaceUnavailable)
     }
+
+
+@pytest.mark.system
+def test_control_c_on_the_terminal_reaches_the_command_once(runner: Runner) -> None:
+    command = "trap 'count=$((count+1))' INT; echo ready; i=0\n"
+    command += "while [ $i -lt 40 ]; do sleep 0.05; i=$((i+1)); done; echo count $count; exit 5"
+    # script(1) gives the program a terminal of its own, as a login does.
+    wrapper = (
+        "import os, shlex, sys\n"
+        "inner = shlex.join([sys.executable, '-Pc', sys.argv[1], 'sh', '-c', sys.argv[2]])\n"
+        "os.execvp('script', ['script', '-qec', inner, '/dev/null'])\n"
+    )
+    process = runner.start(wrapper, PROGRAM, command)
+    try:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "ready"
+        process.stdin.write("\x03")
+        process.stdin.flush()
+        output, _ = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.communicate()
+    assert "count 1" in output
+    assert process.returncode == 5

@@ -17,7 +17,9 @@ from typing import NamedTuple, Protocol
 class Row(NamedTuple):
     """One directory entry as the engine's C code reads it: a plain tuple of this shape.
 
-    A view may hand rows straight from SQLite. `ino` is what `stat` shows (equal for hard links).
+    A view may hand rows straight from SQLite. `ino` is what `stat` shows (equal for hard links,
+    never 0); an entry that is the same in a new tree goes on showing the number it had, so
+    numbers of one tree should not come back in another for other files.
     `size` is in bytes, for a symlink 0 (the engine takes the target's length). `mtime_ns` is the
     nanoseconds within the second, `None` counts as 0. `target` is a symlink's target as it is to
     be shown. `kind` and `content` say how a regular file is read:
@@ -32,7 +34,11 @@ class Row(NamedTuple):
     content and size have equal content, whenever they were listed.
 
     `bits`: `ROW_HAS_XATTRS` there are extended attributes beside the view's magic ones,
-    `ROW_HIDDEN` found by name but not listed, `ROW_DIRECT_IO` not cached by the kernel.
+    `ROW_HIDDEN` found by name but not listed, `ROW_DIRECT_IO` not cached by the kernel (only where
+    the engine is asked to open files: `use_no_open=False`).
+
+    Every value is checked; one that cannot be makes the whole directory unreadable (EIO), with the
+    reason in the log.
     """
 
     name: bytes

@@ -118,7 +118,7 @@ struct negative {
     uint8_t length;
     char name[];
 };
-enum { NEGATIVE_BUCKETS = 4096, NEGATIVE_LIMIT = 65536 };
+enum { NEGATIVE_BUCKETS = 4096, NEGATIVE_LIMIT = 65536, REVALIDATIONS = 1024 };
 
 struct tree {
     pthread_mutex_t lock;
@@ -132,6 +132,9 @@ struct tree {
     uint64_t seed[2];
     size_t nodes, rows, max_rows;
     struct directory newest;    /* ends of the list by use; newest.older is the newest */
+    /* Names looked up again lately, for notify.c; a ring. */
+    struct revalidation { uint64_t id; int64_t at; } *revalidations;
+    size_t revalidation_count;
     struct negative **negatives;
     size_t negative_count;
     bool negatives_overflowed;
@@ -149,6 +152,7 @@ struct listing {
 
 int tree_init(struct tree *t, size_t max_rows, size_t max_extents);
 void tree_destroy(struct tree *t);
+int64_t monotonic_now(void);         /* nanoseconds */
 void tree_lock(struct tree *t);
 void tree_unlock(struct tree *t);
 struct node *tree_find(struct tree *t, uint64_t id);
@@ -163,6 +167,9 @@ uint32_t directory_after(const struct directory *d, uint64_t cookie);
 void tree_install(struct tree *t, struct directory *d, struct listing *rows, uint64_t generation);
 void tree_set_root(struct tree *t, struct node *row, uint64_t generation);
 char *tree_path(const struct node *n, size_t *length);
+void tree_note_revalidation(struct tree *t, const struct node *n);
+uint64_t *tree_known_ids(const struct tree *t, size_t *count);
+uint64_t *tree_revalidated_ids(const struct tree *t, int64_t since, size_t *count);
 void tree_remember_negative(struct tree *t, uint64_t directory_id, const char *name, size_t length);
 struct negative *tree_take_negatives(struct tree *t, bool *overflowed);
 struct node *node_new(const char *name, size_t name_length, const char *tail, size_t tail_length);

@@ -12,6 +12,11 @@
  * directory's lock, which a client holds while it waits for our answer to its lookup. The same lock
  * makes the order safe: a lookup answered from the old tree has put its dentry in place before the
  * expiry of that name gets the lock.
+ *
+ * That lock is not held when the kernel looks up a name it knows, to see whether it is still true:
+ * such an answer from the old tree may be written, and the expiry come, before the client has put
+ * the answer to use, and would make the name good again. So names that were looked up again just
+ * before the change are expired twice more, a moment later.
  */
 #include "engine.h"
 
@@ -19,6 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 static void notify(struct engine *e, int code, const void *data, size_t length, const char *name,
@@ -89,37 +95,23 @@ static bool describe(struct tree *t, uint64_t id, struct known *known)
     return true;
 }
 
-static uint64_t *known_ids(struct tree *t, size_t *count)
-{
-    uint64_t *ids = malloc((t->known ? t->known : 1) * sizeof *ids);
-    *count = 0;
-    for (size_t i = 0; ids && i < t->bucket_count; i++)
-        for (const struct node *n = t->buckets[i]; n; n = n->next_by_id)
-            ids[(*count)++] = n->id;
-    return ids;
-}
-
-void notify_tree_changed(struct engine *e)
+static void expire_nodes(struct engine *e, const uint64_t *ids, size_t count, bool with_listings)
 {
     struct tree *t = &e->tree;
-    size_t count;
-    bool overflowed;
-    tree_lock(t);
-    t->generation++;
-    uint64_t *ids = known_ids(t, &count);
-    struct negative *gone = tree_take_negatives(t, &overflowed);
-    tree_unlock(t);
-    bool is_mounted = e->minor != 0 && !atomic_load(&e->stopping);
-    for (size_t i = 0; i < count && is_mounted; i++) {
+    for (size_t i = 0; i < count && !atomic_load(&e->stopping); i++) {
         struct known one;
         tree_lock(t);
         bool is_known = describe(t, ids[i], &one);
         tree_unlock(t);
         if (is_known && one.parent)
             expire_name(e, one.parent, one.name, one.name_length);
-        if (is_known && one.is_directory)
+        if (is_known && one.is_directory && with_listings)
             forget_listing(e, one.id);
     }
+}
+
+static void forget_negatives(struct engine *e, struct negative *gone, bool is_mounted)
+{
     while (gone) {
         struct negative *next = gone->next;
         if (is_mounted)
@@ -127,7 +119,32 @@ void notify_tree_changed(struct engine *e)
         free(gone);
         gone = next;
     }
-    if (is_mounted && (overflowed || !ids) && e->minor >= MINOR_INC_EPOCH)
+}
+
+void notify_tree_changed(struct engine *e)
+{
+    const int64_t MILLISECOND = 1000000, LATELY = 100 * MILLISECOND;
+    static const int moments[] = {10, 100};     /* milliseconds */
+    struct tree *t = &e->tree;
+    size_t count, late_count;
+    bool overflowed;
+    tree_lock(t);
+    t->generation++;
+    uint64_t *ids = tree_known_ids(t, &count);
+    uint64_t *late = tree_revalidated_ids(t, monotonic_now() - LATELY, &late_count);
+    struct negative *gone = tree_take_negatives(t, &overflowed);
+    tree_unlock(t);
+    bool is_mounted = e->minor != 0 && !atomic_load(&e->stopping);
+    if (is_mounted)
+        expire_nodes(e, ids, count, true);
+    forget_negatives(e, gone, is_mounted);
+    if (is_mounted && (overflowed || !ids || !late) && e->minor >= MINOR_INC_EPOCH)
         notify(e, NOTIFY_INC_EPOCH, NULL, 0, NULL, 0);
+    for (size_t i = 0; i < 2 && is_mounted && late_count; i++) {
+        struct timespec moment = {0, moments[i] * MILLISECOND};
+        nanosleep(&moment, NULL);
+        expire_nodes(e, late, late_count, false);
+    }
+    free(late);
     free(ids);
 }

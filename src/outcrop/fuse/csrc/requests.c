@@ -426,6 +426,8 @@ static enum outcome do_lookup(struct worker *w, struct request *r, bool may_wait
     struct fuse_entry_out out;
     uint64_t id = 0;
     if (child) {
+        if (child->nlookup)
+            tree_note_revalidation(t, child);
         tree_reference(t, child);
         id = child->id;
         fill_entry(e, &out, child);

@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <time.h>
 
 /* ---- names ---------------------------------------------------------------------------------- */
 
@@ -498,6 +499,47 @@ char *tree_path(const struct node *n, size_t *length)
     return path;
 }
 
+/* ---- names the kernel has just asked for, known or not --------------------------------------- */
+
+int64_t monotonic_now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+/* A known node is looked up again: the kernel revalidates its dentry. */
+void tree_note_revalidation(struct tree *t, const struct node *n)
+{
+    t->revalidations[t->revalidation_count++ % REVALIDATIONS] =
+        (struct revalidation){n->id, monotonic_now()};
+}
+
+uint64_t *tree_known_ids(const struct tree *t, size_t *count)
+{
+    uint64_t *ids = malloc((t->known + 1) * sizeof *ids);
+    *count = 0;
+    for (size_t i = 0; ids && i < t->bucket_count; i++)
+        for (const struct node *n = t->buckets[i]; n; n = n->next_by_id)
+            ids[(*count)++] = n->id;
+    return ids;
+}
+
+/* Nodes looked up again since then; all that are known if those were too many to remember. */
+uint64_t *tree_revalidated_ids(const struct tree *t, int64_t since, size_t *count)
+{
+    size_t filled = t->revalidation_count < REVALIDATIONS ? t->revalidation_count : REVALIDATIONS;
+    *count = 0;
+    if (t->revalidation_count > REVALIDATIONS &&
+        t->revalidations[t->revalidation_count % REVALIDATIONS].at >= since)
+        return tree_known_ids(t, count);
+    uint64_t *ids = malloc((filled + 1) * sizeof *ids);
+    for (size_t i = 0; ids && i < filled; i++)
+        if (t->revalidations[i].at >= since)
+            ids[(*count)++] = t->revalidations[i].id;
+    return ids;
+}
+
 /* ---- names that are not there --------------------------------------------------------------- */
 
 void tree_remember_negative(struct tree *t, uint64_t directory_id, const char *name, size_t length)
@@ -547,15 +589,15 @@ int tree_init(struct tree *t, size_t max_rows, size_t max_extents)
     t->bucket_count = 1024;
     t->buckets = calloc(t->bucket_count, sizeof *t->buckets);
     t->negatives = calloc(NEGATIVE_BUCKETS, sizeof *t->negatives);
+    t->revalidations = calloc(REVALIDATIONS, sizeof *t->revalidations);
     t->root = node_new("", 0, NULL, 0);
-    if (!t->buckets || !t->negatives || !t->root ||
+    if (!t->buckets || !t->negatives || !t->revalidations || !t->root ||
         getrandom(t->seed, sizeof t->seed, 0) != sizeof t->seed) {
         free(t->buckets);
         free(t->negatives);
+        free(t->revalidations);
         free(t->root);
-        t->buckets = NULL;
-        t->negatives = NULL;
-        t->root = NULL;
+        t->root = NULL;         /* tree_destroy() does nothing */
         return -1;
     }
     pthread_mutex_init(&t->lock, NULL);
@@ -609,6 +651,7 @@ void tree_destroy(struct tree *t)
         n = next;
     }
     free(t->negatives);
+    free(t->revalidations);
     free(t->buckets);
     extents_close(t->doomed);
     t->doomed = NULL;

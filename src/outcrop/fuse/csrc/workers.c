@@ -81,17 +81,10 @@ static struct request *pop_job(struct pool *p)
     return r;
 }
 
-static int64_t now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 * MILLISECOND + t.tv_nsec;
-}
-
 /* Go away on loan if somebody watches: `watchers` come back under the lock and look. */
 static bool borrow(struct pool *p, struct worker *w)
 {
-    int64_t at = now();
+    int64_t at = monotonic_now();
     if (at - p->last_slow < 2 * MILLISECOND)
         p->busy_until = at + 10 * MILLISECOND;
     p->last_slow = at;
@@ -195,7 +188,7 @@ static void wait_until(struct pool *p, int64_t when)
 /* Wait for something to do; false: this thread is spare. */
 static bool idle(struct pool *p)
 {
-    int64_t from = now();
+    int64_t from = monotonic_now();
     bool watches = p->on_loan || (p->busy_until > from && !p->watchers);
     bool may_leave = p->threads > p->base;
     p->idle++;
@@ -209,14 +202,14 @@ static bool idle(struct pool *p)
         pthread_cond_wait(&p->wake, &p->lock);
     }
     p->idle--;
-    bool was_long = now() - from >= SPARE_THREAD_SECONDS * 1000 * MILLISECOND;
+    bool was_long = monotonic_now() - from >= SPARE_THREAD_SECONDS * 1000 * MILLISECOND;
     return !(was_long && may_leave && !wanted(p) && !p->on_loan && p->threads > p->base);
 }
 
 /* Whether the leader has been away for too long, or there is more to do than watching. */
 static bool must_take_over(const struct pool *p)
 {
-    return p->on_loan && (p->jobs || now() - p->loan_since > MILLISECOND / 2);
+    return p->on_loan && (p->jobs || monotonic_now() - p->loan_since > MILLISECOND / 2);
 }
 
 static void leave(struct worker *w)
