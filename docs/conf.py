@@ -4,7 +4,7 @@ from importlib.metadata import version as installed_version
 
 project = "Outcrop"
 author = "The Outcrop developers"
-copyright = "2026, The Outcrop developers"  # noqa: A001 (Sphinx's name)
+copyright = "2026, The Outcrop developers"
 version = release = installed_version("outcrop")
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
