@@ -101,7 +101,9 @@ def _timed(
 ) -> tuple[float, float, str]:
     """(wall seconds, CPU seconds of the process and its children, stdout)."""
     before, start = os.times(), time.perf_counter()
-    output = sandbox.run(command, timeout_seconds=_TIMEOUT_SECONDS, environment=environment)
+    output = sandbox.run(
+        command, timeout_seconds=_TIMEOUT_SECONDS, measured=True, environment=environment
+    )
     wall, after = time.perf_counter() - start, os.times()
     cpu = after.children_user - before.children_user
     return wall, cpu + after.children_system - before.children_system, output

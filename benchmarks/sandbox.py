@@ -69,7 +69,8 @@ class Sandbox:
         with contextlib.ExitStack() as stack:
             out = stack.enter_context(log.open("wb")) if log else subprocess.DEVNULL
             if measured:
-                stack.enter_context(self._placed())
+                stack.enter_context(self._first())
+                stack.enter_context(self._pinned())
             return subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -83,17 +84,19 @@ class Sandbox:
         command: Sequence[str],
         *,
         timeout_seconds: float,
+        measured: bool = False,
         environment: Mapping[str, str] | None = None,
     ) -> str:
-        """Run to the end; its stdout. Raises RuntimeError with what it said when it fails."""
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=self._environment | dict(environment or {}),
-        )
+        """Run to the end, on any CPU; its stdout. Raises RuntimeError with what a failure said."""
+        with self._first() if measured else contextlib.nullcontext():
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=self._environment | dict(environment or {}),
+            )
         try:
             output, told = process.communicate(timeout=timeout_seconds)
         except subprocess.TimeoutExpired as error:
@@ -117,18 +120,27 @@ class Sandbox:
         _end(self.directory, processes, within_seconds)
 
     @contextlib.contextmanager
-    def _placed(self) -> Iterator[None]:
-        """This thread where a child shall run: affinity and priority are inherited."""
+    def _pinned(self) -> Iterator[None]:
+        """This thread on the measured CPU: what it starts inherits that."""
         before = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {self.measured_cpu})
-        if self._is_root:
-            os.setpriority(os.PRIO_PROCESS, 0, -20)
         try:
             yield
         finally:
-            if self._is_root:
-                os.setpriority(os.PRIO_PROCESS, 0, 0)
             os.sched_setaffinity(0, before)
+
+    @contextlib.contextmanager
+    def _first(self) -> Iterator[None]:
+        """This thread before all others, if root: what it starts inherits that."""
+        if not self._is_root:
+            yield
+            return
+        before = os.getpriority(os.PRIO_PROCESS, 0)
+        os.setpriority(os.PRIO_PROCESS, 0, -20)
+        try:
+            yield
+        finally:
+            os.setpriority(os.PRIO_PROCESS, 0, before)
 
     def keep_off_measured_cpu(self) -> None:
         """Move this process, and what it starts unmeasured, to the other CPUs, if there are any."""
