@@ -15,7 +15,6 @@ from outcrop.publisher.errors import (
     PathRefused,
     PublisherSettingsError,
     PublishInProgress,
-    SourceChanged,
     SourceUnreadable,
     TagExists,
     TransactionOpen,
@@ -378,8 +377,15 @@ def test_a_catalog_over_the_limit_is_refused_where_limits_are_enforced(
 
 
 def test_a_missing_source_is_named(stratum_zero: StratumZero, tmp_path: Path) -> None:
-    with pytest.raises(SourceChanged, match="nowhere"):
+    with pytest.raises(SourceUnreadable, match="nowhere"):
         stratum_zero.publish(tmp_path / "nowhere")
+
+
+def test_a_repository_is_not_published_into_itself(
+    stratum_zero: StratumZero, tmp_path: Path
+) -> None:
+    with pytest.raises(PathRefused, match="storage"):
+        stratum_zero.publish(tmp_path)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root can read everything")

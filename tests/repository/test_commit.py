@@ -164,6 +164,16 @@ def test_an_object_that_is_there_is_not_written_again(office: Office) -> None:
     assert office.store.exists(f"data/{str(plain.hash)[:2]}/{str(plain.hash)[2:]}P")
 
 
+@pytest.mark.parametrize("torn", [b"", b"half", b"x" * 1000])
+def test_an_object_that_is_there_but_torn_is_written_again(office: Office, torn: bytes) -> None:
+    text = str(office.writer.put(b"data").hash)
+    name = f"data/{text[:2]}/{text[2:]}"
+    whole = read_file(office.store, name)
+    office.store.write(name, torn)
+    assert office.writer.put(b"data").new_bytes == len(whole)
+    assert read_file(office.store, name) == whole
+
+
 def ref(data: bytes, timestamp: int = 1) -> Ref:
     return Ref(ContentHash.of(data, SHA1), RefType.CATALOG, timestamp)
 

@@ -6,6 +6,7 @@ again after a failure finds the keys of the first attempt and goes on with them.
 
 import stat
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -21,7 +22,7 @@ from outcrop.publisher.compression import CompressionChoice
 from outcrop.publisher.errors import PublisherSettingsError
 from outcrop.publisher.lock import publishing_lock
 from outcrop.publisher.scan import DIRECTORY_BYTES
-from outcrop.publisher.session import read_key, scratch_directory
+from outcrop.publisher.session import local_errors, read_key, scratch_directory
 from outcrop.publisher.settings import (
     DEFAULT_TTL_SECONDS,
     StratumZeroSettings,
@@ -86,8 +87,11 @@ def create_repository(
         include_xattrs=True,
     )
     store = store if store is not None else LocalStore(settings.storage)
-    settings.spool.mkdir(parents=True, exist_ok=True)
-    with publishing_lock(settings.spool, fqrn), scratch_directory(settings.spool) as scratch:
+    with ExitStack() as stack:
+        stack.enter_context(local_errors(fqrn))
+        settings.spool.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(publishing_lock(settings.spool, fqrn))
+        scratch = stack.enter_context(scratch_directory(settings.spool))
         text = settings.serialize(stratum0_url=STRATUM0_URL + fqrn)
         _check_new(locations, fqrn, store, text)
         if isinstance(store, LocalStore):

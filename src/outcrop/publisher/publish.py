@@ -20,7 +20,7 @@ from outcrop.publisher.changes import (
     SyncRules,
 )
 from outcrop.publisher.compression import CompressionChoice
-from outcrop.publisher.errors import PathRefused, TagExists
+from outcrop.publisher.errors import PathRefused, SourceUnreadable, TagExists
 from outcrop.publisher.previous_state import PreviousState, Stamps, state_file
 from outcrop.publisher.scan import SourceReader, source_error
 from outcrop.publisher.session import (
@@ -135,17 +135,28 @@ def check_target(path: bytes) -> bytes:
     return path
 
 
+def check_source(source: Path, storage: Path) -> bytes:
+    """The real path of a directory that can be published. Raises SourceUnreadable, PathRefused."""
+    path = os.path.realpath(os.fsencode(source))
+    shown = path.decode("utf-8", "backslashreplace")
+    if not os.path.isdir(path):  # noqa: PTH112 - bytes
+        raise SourceUnreadable(f"{shown} is no directory")
+    if (os.path.realpath(os.fsencode(storage)) + b"/").startswith(path.rstrip(b"/") + b"/"):
+        raise PathRefused(f"{shown} has the storage of the repository in it: {storage}")
+    return path
+
+
 class _Syncing:
     """The part of a publish that deals with a source directory and what is known of it."""
 
     def __init__(
         self, session: PublishSession, source: Path, target: bytes, tell: Progress
     ) -> None:
+        settings = session.settings
         self._session = session
-        self._source = os.path.realpath(os.fsencode(source))
+        self._source = check_source(source, settings.storage)
         self._target = target
         self._tell = tell
-        settings = session.settings
         self._dirtab = self._read_dirtab()
         options = (
             f"xattrs={settings.include_xattrs} ns={settings.mtime_nanoseconds} "
@@ -222,6 +233,10 @@ def _tags(session: PublishSession, wanted: NewTag | None) -> list[NewTag]:
         return [wanted]
     if not session.settings.auto_tag:
         return []
+    if session.settings.auto_tag_timespan:
+        session.warnings.append(
+            "CVMFS_AUTO_TAG_TIMESPAN is not supported yet: old automatic tags stay"
+        )
     at = datetime.fromtimestamp(session.commit.now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     number = 1
     while True:

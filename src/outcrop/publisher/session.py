@@ -108,6 +108,7 @@ class PublishSession:
             manifest,
             ttl=self.settings.ttl_seconds,
             garbage_collectable=self.settings.garbage_collection,
+            micro_catalog=None,  # it would be of the revision before
         )
         trusted = self.commit.sign(template, catalogs.root, manifest.revision + 1, tags)
         return Published(trusted, catalogs)
@@ -144,7 +145,7 @@ def open_session(
     choice = choice or settings.compression
     store = store if store is not None else LocalStore(settings.storage)
     with ExitStack() as stack:
-        stack.enter_context(_scratch_errors(fqrn))
+        stack.enter_context(local_errors(fqrn))
         settings.spool.mkdir(parents=True, exist_ok=True)
         started_at_ns = stack.enter_context(publishing_lock(settings.spool, fqrn))
         scratch = stack.enter_context(scratch_directory(settings.spool))
@@ -229,13 +230,14 @@ def _verified_trunk(
 
 
 @contextmanager
-def _scratch_errors(fqrn: str) -> Iterator[None]:
-    """What goes wrong in the spool area, as errors that say so; stores have their own."""
+def local_errors(fqrn: str) -> Iterator[None]:
+    """What goes wrong with files of this machine, as errors that say so; stores have their own."""
     try:
         yield
     except sqlite3.Error as error:
         raise ScratchFull(f"{fqrn}: a catalog could not be written: {error}") from error
     except OSError as error:
+        message = f"{fqrn}: {error.filename or 'the spool area'}: {error.strerror}"
         if is_no_room(error):
-            raise ScratchFull(f"{fqrn}: no room in the spool area: {error}") from error
-        raise PublishError(f"{fqrn}: the spool area: {error}") from error
+            raise ScratchFull(message, hint="make room on that disk") from error
+        raise PublishError(message) from error

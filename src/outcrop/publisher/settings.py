@@ -47,6 +47,7 @@ class StratumZeroSettings:
     ttl_seconds: int = DEFAULT_TTL_SECONDS
     garbage_collection: bool = False
     auto_tag: bool = False
+    auto_tag_timespan: str = ""
     include_xattrs: bool = False
     mtime_nanoseconds: bool = False
     enforce_limits: bool = False
@@ -129,7 +130,7 @@ class StratumZeroSettings:
                 "CVMFS_COMPRESSION_ALGORITHM": "default" if is_balanced else compression.value,
                 "CVMFS_EXTERNAL_DATA": "false",
                 "CVMFS_AUTO_TAG": _switch(self.auto_tag),
-                "CVMFS_AUTO_TAG_TIMESPAN": "",
+                "CVMFS_AUTO_TAG_TIMESPAN": self.auto_tag_timespan,
                 "CVMFS_GARBAGE_COLLECTION": _switch(self.garbage_collection),
                 "CVMFS_AUTO_REPAIR_MOUNTPOINT": "true",
                 "CVMFS_AUTOCATALOGS": "false",
@@ -219,6 +220,7 @@ PARAMETERS: Final[Mapping[str, PublisherParameter]] = {
     "CVMFS_REPOSITORY_TTL": PublisherParameter("ttl_seconds", _number),
     "CVMFS_GARBAGE_COLLECTION": PublisherParameter("garbage_collection", is_on),
     "CVMFS_AUTO_TAG": PublisherParameter("auto_tag", is_on),
+    "CVMFS_AUTO_TAG_TIMESPAN": PublisherParameter("auto_tag_timespan", str),
     "CVMFS_INCLUDE_XATTRS": PublisherParameter("include_xattrs", is_on),
     "CVMFS_ENABLE_MTIME_NS": PublisherParameter("mtime_nanoseconds", is_on),
     "CVMFS_ENFORCE_LIMITS": PublisherParameter("enforce_limits", is_on),

@@ -10,7 +10,8 @@ from outcrop.formats.hashes import (
     Suffix,
     hash_file_name,
 )
-from outcrop.storage.store import WritableStore
+from outcrop.storage.errors import ObjectNotFound, ObjectTooBig
+from outcrop.storage.store import WritableStore, read_file
 
 Compressor = Callable[[bytes], bytes]
 """Makes a zlib stream of bytes. Which one is a matter of speed and size, not of format."""
@@ -43,7 +44,16 @@ class ObjectWriter:
         stored = self._compressor(plain) if compression is Compression.ZLIB else plain
         content_hash = ContentHash.of(stored, self.algorithm)
         name = f"data/{hash_file_name(content_hash)}{suffix.value}"
-        if self.store.exists(name):
+        if self._has(name, stored):
             return StoredObject(content_hash, 0)
         self.store.write(name, stored)
         return StoredObject(content_hash, len(stored))
+
+    def _has(self, name: str, stored: bytes) -> bool:
+        """Whether the object is there, whole: one torn by a power cut gets written again."""
+        if not self.store.exists(name):
+            return False
+        try:
+            return read_file(self.store, name, limit=len(stored)) == stored
+        except (ObjectNotFound, ObjectTooBig):
+            return False
