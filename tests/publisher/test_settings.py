@@ -1,5 +1,6 @@
 """`server.conf`: read with every mistake named, written so that it is read the same."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from outcrop.formats.chunking import ChunkSizes
 from outcrop.formats.hashes import HashAlgorithm
 from outcrop.publisher.compression import CompressionChoice
 from outcrop.publisher.errors import PublisherSettingsError
-from outcrop.publisher.settings import StratumZeroSettings, serialize_client_settings
+from outcrop.publisher.settings import PARAMETERS, StratumZeroSettings, serialize_client_settings
 from outcrop.repository.errors import RepositoryNotFound
 from outcrop.storage.locations import Locations
 
@@ -125,6 +126,12 @@ def test_a_repository_that_is_not_here_is_told_with_the_next_step(locations: Loc
     with pytest.raises(RepositoryNotFound, match=FQRN) as caught:
         StratumZeroSettings.read(locations, FQRN)
     assert "mkfs" in (caught.value.hint or "")
+
+
+def test_every_parameter_is_described_once() -> None:
+    page = Path(__file__).parents[2] / "docs/reference/publishing-parameters.md"
+    described = re.findall(r"^\| `(CVMFS_\w+)` \|", page.read_text(), re.MULTILINE)
+    assert sorted(described) == sorted(PARAMETERS)
 
 
 def test_the_clients_file_names_the_public_key(locations: Locations) -> None:

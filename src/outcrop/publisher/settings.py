@@ -1,6 +1,6 @@
 """A stratum 0's settings: `server.conf` of one repository (spec 32), read and written.
 
-Reference for users: docs/reference/parameters.md (a test holds it against `PARAMETERS`).
+Reference for users: docs/reference/publishing-parameters.md (a test holds it against `PARAMETERS`).
 """
 
 import os
