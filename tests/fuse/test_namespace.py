@@ -133,6 +133,21 @@ def test_the_command_reads_our_standard_input(runner: Runner) -> None:
 
 
 @pytest.mark.system
+def test_the_command_gets_the_descriptors_a_shell_opened_for_it(runner: Runner) -> None:
+    opened = "import os\nos.dup2(os.open('/etc/hostname', os.O_RDONLY), 7)\n"
+    script = "cat <&7; ls /proc/self/fd | wc -l"
+    done = runner.run(opened + PROGRAM, "sh", "-c", script)
+    assert done.stdout == Path("/etc/hostname").read_text() + "5\n"
+
+
+@pytest.mark.system
+def test_a_command_may_be_very_long(runner: Runner) -> None:
+    program = "import sys\nsys.argv += ['%06d' % number for number in range(100000)]\n" + PROGRAM
+    done = runner.run(program, "sh", "-c", "echo $# ${100}")
+    assert done.stdout == "99999 000100\n"
+
+
+@pytest.mark.system
 def test_the_rest_of_the_host_looks_as_it_does(runner: Runner) -> None:
     script = (
         "for name in /*; do case $name in /cvmfs) ;; *) stat -c '%F %n %d:%i' $name/.; esac; done;"

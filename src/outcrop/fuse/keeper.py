@@ -1,6 +1,7 @@
 """Inside the namespace: makes it, mounts, runs the command, cleans up.
 
-Run by `outcrop.fuse.namespace` as `python -m outcrop.fuse.keeper FD`, where FD is a socket to it.
+Run by `outcrop.fuse.namespace` as `python -m outcrop.fuse.keeper SOCKET ORDER`: descriptors of a
+socket to it and of a file that says what to do.
 """
 
 import contextlib
@@ -44,12 +45,15 @@ _SI_KERNEL = 0x80
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Do what the caller asks for over the socket; the exit status is of no meaning to it."""
+    """Do as ordered; how it went is sent over the socket, the exit status means nothing."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
+    with os.fdopen(int(arguments[1]), encoding="ascii") as order:
+        order.seek(0)
+        wanted = json.load(order)
     with socket.socket(fileno=int(arguments[0])) as caller:
         caller.set_inheritable(False)
         try:
-            status = _run(caller, mask)
+            status = _run(caller, wanted["mounts"], wanted["command"], mask)
         except MountError as error:
             message = {"error": type(error).__name__, "message": str(error), "hint": error.hint}
             caller.send(json.dumps(message).encode())
@@ -59,21 +63,25 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _run(caller: socket.socket, mask: AbstractSet[int]) -> int:
-    wanted = json.loads(caller.recv(1 << 20))
+def _run(
+    caller: socket.socket,
+    mounts: Sequence[tuple[str, str]],
+    command: Sequence[str],
+    mask: AbstractSet[int],
+) -> int:
     cwd = Path.cwd()
-    targets = [Path(path) for path, _ in wanted["mounts"]]
+    targets = [Path(path) for path, _ in mounts]
     enter_namespace()
     linux.die_with_parent(signal.SIGKILL)
     make_mountpoints(targets)
     with contextlib.suppress(OSError):
         os.chdir(cwd)
-    for target, (_, fsname) in zip(targets, wanted["mounts"], strict=True):
+    for target, (_, fsname) in zip(targets, mounts, strict=True):
         _hand_out_mount(caller, target, fsname)
     try:
         if caller.recv(16) != b"go":
             return 1  # the caller is gone
-        return _watch(_start(wanted["command"], mask), targets)
+        return _watch(_start(command, mask), targets)
     finally:
         _abort(targets)
 

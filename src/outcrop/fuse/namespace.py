@@ -69,12 +69,8 @@ def run_in_namespace(
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         with theirs:
-            keeper = subprocess.Popen(
-                [sys.executable, "-P", "-m", "outcrop.fuse.keeper", str(theirs.fileno())],
-                pass_fds=[theirs.fileno()],
-            )
+            keeper = _start_keeper(theirs, mounts, command)
         with _Servers(serve, keeper) as servers, _signals_passed_on(keeper):
-            ours.send(json.dumps({"mounts": list(mounts), "command": list(command)}).encode())
             for index in range(len(mounts)):
                 servers.start(index, _receive_device(ours, keeper))
             ours.send(b"go")
@@ -82,6 +78,33 @@ def run_in_namespace(
             keeper.wait()
     servers.raise_failure()
     return int(str(status))
+
+
+def _start_keeper(
+    connection: socket.socket, mounts: Sequence[tuple[str, str]], command: Sequence[str]
+) -> "subprocess.Popen[bytes]":
+    """The keeper is told what to do by a file: a command may be longer than a packet."""
+    order = os.memfd_create("order")
+    try:
+        with os.fdopen(os.dup(order), "w", encoding="ascii") as file:
+            json.dump({"mounts": list(mounts), "command": list(command)}, file)
+        arguments = [str(connection.fileno()), str(order)]
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "outcrop.fuse.keeper", *arguments],
+            pass_fds=[connection.fileno(), order, *_inherited()],
+        )
+    finally:
+        os.close(order)
+
+
+def _inherited() -> list[int]:
+    """Descriptors a shell gave us for the command (`3<file`): Python's own are not inheritable."""
+    found = []
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if int(entry.name) > 2 and os.get_inheritable(int(entry.name)):
+                found.append(int(entry.name))
+    return found
 
 
 def _receive_device(connection: socket.socket, keeper: "subprocess.Popen[bytes]") -> int:

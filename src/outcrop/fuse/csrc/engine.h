@@ -158,7 +158,7 @@ void tree_unlock(struct tree *t);
 struct node *tree_find(struct tree *t, uint64_t id);
 void tree_hold(struct node *n);
 void tree_release(struct tree *t, struct node *n);
-int tree_reference(struct tree *t, struct node *n);
+void tree_reference(struct tree *t, struct node *n);
 void tree_forget(struct tree *t, uint64_t id, uint64_t nlookup);
 struct directory *tree_directory(struct node *n);
 void tree_touch(struct tree *t, struct directory *d);

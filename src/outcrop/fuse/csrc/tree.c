@@ -193,17 +193,16 @@ struct node *tree_find(struct tree *t, uint64_t id)
     return NULL;
 }
 
-int tree_reference(struct tree *t, struct node *n)
+void tree_reference(struct tree *t, struct node *n)
 {
     if (n->nlookup++)
-        return 0;
+        return;
     if (++t->known > t->bucket_count)
         grow_buckets(t);
     n->id = t->next_id++;
     struct node **slot = bucket(t, n->id);
     n->next_by_id = *slot;
     *slot = n;
-    return 0;
 }
 
 void tree_forget(struct tree *t, uint64_t id, uint64_t nlookup)
