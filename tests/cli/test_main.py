@@ -172,3 +172,18 @@ def test_completion_knows_commands_and_options(monkeypatch: pytest.MonkeyPatch) 
         env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert "umount" in ended.stdout
+
+
+def test_a_command_without_its_optional_packages_says_what_to_install() -> None:
+    script = (
+        "import sys; sys.modules['deflate'] = None\n"
+        "from outcrop.cli.main import run\n"
+        "sys.exit(run(['mkfs', 'x.example.org']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "outcrop mkfs needs the Python package deflate" in done.stderr
+    assert "outcrop[publisher]" in done.stderr

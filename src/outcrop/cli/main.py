@@ -49,6 +49,10 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
 """Every command and what it does; its module is imported only when it runs."""
 
 
+class MissingPackage(OutcropError):
+    """A command of a role whose optional packages are not installed."""
+
+
 class Commands(click.Group):
     """The commands of `SECTIONS`, one module each."""
 
@@ -60,7 +64,15 @@ class Commands(click.Group):
         """Import the module of a command."""
         if cmd_name not in self.list_commands(ctx):
             return None
-        module = importlib.import_module(f"outcrop.cli.{cmd_name}")
+        try:
+            module = importlib.import_module(f"outcrop.cli.{cmd_name}")
+        except ModuleNotFoundError as error:
+            if (error.name or "outcrop").partition(".")[0] == "outcrop":
+                raise
+            raise MissingPackage(
+                f"outcrop {cmd_name} needs the Python package {error.name}",
+                hint="pip install 'outcrop[publisher]'",
+            ) from error
         command: click.Command = module.command
         return command
 
