@@ -4,7 +4,7 @@
 .DEFAULT_GOAL := help
 
 PYTHON := .venv/bin/python
-FUZZ_SECONDS ?= 60
+FUZZ_SECONDS ?= 20
 
 help:
 	@echo "make demo    publish a tree, serve it, mount it, run a program from it, show what it cost"

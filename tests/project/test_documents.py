@@ -85,7 +85,7 @@ def test_files_name_no_machine_of_ours() -> None:
     listed = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    unwanted = re.compile("/" + "work/|/" + r"tmp/outcrop\b")
+    unwanted = re.compile("/" + "work/|/" + "tmp/outcrop/")
     for name in filter(None, listed.stdout.split("\0")):
         path = ROOT / name
         if path.suffix in (".py", ".md", ".toml", ".c", ".h", ".yml", "") and path.is_file():
