@@ -92,18 +92,30 @@ def create_repository(
         settings.spool.mkdir(parents=True, exist_ok=True)
         stack.enter_context(publishing_lock(settings.spool, fqrn))
         scratch = stack.enter_context(scratch_directory(settings.spool))
-        text = settings.serialize(stratum0_url=STRATUM0_URL + fqrn)
-        _check_new(locations, fqrn, store, text)
-        if isinstance(store, LocalStore):
-            store.remove_leftovers()
-        keys = _keep_keys(locations, fqrn, keys, now)
-        with _FirstRevision(settings, store, keys, scratch, now) as first:
-            first.store_files()
-            _write_settings(locations, fqrn, text)
-            manifest = first.publish()
-    return CreatedRepository(
-        fqrn, locations.keys / f"{fqrn}.pub", manifest.root_catalog, manifest.revision
-    )
+        manifest = _create(locations, settings, store, scratch, keys=keys, now=now)
+    public_key = locations.keys / f"{fqrn}.pub"
+    return CreatedRepository(fqrn, public_key, manifest.root_catalog, manifest.revision)
+
+
+def _create(
+    locations: Locations,
+    settings: StratumZeroSettings,
+    store: WritableStore,
+    scratch: Path,
+    *,
+    keys: RepositoryKeys | None,
+    now: int,
+) -> Manifest:
+    fqrn = settings.fqrn
+    text = settings.serialize(stratum0_url=STRATUM0_URL + fqrn)
+    _check_new(locations, fqrn, store, text)
+    if isinstance(store, LocalStore):
+        store.remove_leftovers()
+    keys = _keep_keys(locations, fqrn, keys, now)
+    with _FirstRevision(settings, store, keys, scratch, now) as first:
+        first.store_files()
+        _write_settings(locations, fqrn, text)
+        return first.publish()
 
 
 def _check_new(locations: Locations, fqrn: str, store: WritableStore, text: bytes) -> None:

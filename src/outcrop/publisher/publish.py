@@ -94,9 +94,8 @@ def publish_directory(
     new_tag = NewTag(check_tag_name(tag), message) if tag is not None else None
     tell = progress or _say_nothing
     workers = workers or default_workers()
-    with open_session(
-        locations, fqrn, now=now, choice=choice, workers=workers, store=store
-    ) as session:
+    opened = open_session(locations, fqrn, now=now, choice=choice, workers=workers, store=store)
+    with opened as session:
         tags = _tags(session, new_tag)
         before = session.editor.root.base_total
         with _Syncing(session, source, target, tell) as syncing:
@@ -104,13 +103,12 @@ def publish_directory(
             tell("catalogs", 0, None)
             published = session.publish(tags, workers=workers)
             syncing.remember(published)
-    after = published.catalogs.statistics.total
     return PublishResult(
         revision=published.manifest.manifest.revision,
         root_hash=published.manifest.manifest.root_catalog,
         added=dict(counts.added),
         changed=dict(counts.changed),
-        removed=_removed(before, after, counts),
+        removed=_removed(before, published.catalogs.statistics.total, counts),
         bytes_read=counts.bytes_read,
         bytes_stored=counts.bytes_stored + published.catalogs.new_bytes,
         catalogs=len(published.catalogs.entries),

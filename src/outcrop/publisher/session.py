@@ -151,24 +151,13 @@ def open_session(
         scratch = stack.enter_context(scratch_directory(settings.spool))
         if isinstance(store, LocalStore):
             store.remove_leftovers()
-        base = _verified_trunk(locations, fqrn, store, now)
-        # The repository speaks through its manifest; server.conf only knows how it began.
-        writer = ObjectWriter(store, base.manifest.algorithm, choice.compressor)
-        commit = Commit(
-            writer=writer,
-            reflog=Reflog(store, settings.spool / "reflog.chksum", fqrn, writer.algorithm),
-            keys=read_signing_keys(locations, fqrn),
-            whitelist=base.whitelist,
-            base=base,
-            now=now,
-        )
-        commit.check_signing()
+        commit, base = _prepare_commit(locations, settings, store, choice, now)
         root = ObjectRef(
             base.manifest.root_catalog, Suffix.CATALOG, size=base.manifest.catalog_size or None
         )
         editor = stack.enter_context(CatalogEditor.open(store, scratch, root))
         pipeline = Pipeline(
-            writer,
+            commit.writer,
             workers=workers or default_workers(),
             chunk_sizes=settings.chunk_sizes,
             compression=choice.stored_as,
@@ -216,9 +205,15 @@ def read_signing_keys(locations: Locations, fqrn: str) -> SigningKeys:
     return SigningKeys(read_key(locations, f"{fqrn}.crt"), read_key(locations, f"{fqrn}.key"))
 
 
-def _verified_trunk(
-    locations: Locations, fqrn: str, store: WritableStore, now: int
-) -> TrustedManifest:
+def _prepare_commit(
+    locations: Locations,
+    settings: StratumZeroSettings,
+    store: WritableStore,
+    choice: CompressionChoice,
+    now: int,
+) -> tuple[Commit, TrustedManifest]:
+    """Verify the trunk, and that what is signed on top of it will be believed."""
+    fqrn = settings.fqrn
     source = RepositorySource(
         fqrn,
         store,
@@ -226,7 +221,19 @@ def _verified_trunk(
         load_public_keys(read_key(locations, f"{fqrn}.pub")),
         Blacklist(),
     )
-    return source.fetch_manifest(now=now)
+    base = source.fetch_manifest(now=now)
+    # The repository speaks through its manifest; server.conf only knows how it began.
+    writer = ObjectWriter(store, base.manifest.algorithm, choice.compressor)
+    commit = Commit(
+        writer=writer,
+        reflog=Reflog(store, settings.spool / "reflog.chksum", fqrn, writer.algorithm),
+        keys=read_signing_keys(locations, fqrn),
+        whitelist=base.whitelist,
+        base=base,
+        now=now,
+    )
+    commit.check_signing()
+    return commit, base
 
 
 @contextmanager
