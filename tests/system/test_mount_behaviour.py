@@ -329,6 +329,20 @@ def test_others_read_on_while_many_wait(world: World) -> None:
             reader.kill()
         for reader in readers:
             assert reader.wait(timeout=10) == -9
+    # Unmounted long before the downloads would have given up.
+    assert not is_running(mount.pid)
+
+
+def test_umount_does_not_wait_for_downloads(world: World) -> None:
+    with world.mount("-o", "CVMFS_TIMEOUT_DIRECT=300") as mount:
+        world.server.requests.clear()
+        world.server.fail(Fault.STALL, path="/data/")
+        reader = subprocess.Popen(["cat", mount.mountpoint / "bin/hello"])
+        wait_until(lambda: bool(world.asked()))
+        reader.kill()
+        reader.wait()
+        outcrop(world.directory, "umount", str(mount.mountpoint))
+        assert not is_running(mount.pid)
 
 
 def test_a_full_cache_disk_is_an_honest_error(world: World) -> None:

@@ -92,6 +92,7 @@ class MountedRepository:
             fd,
             object_directory_fd=cache.directory_fd if cache is not None else None,
             entry_timeout_seconds=self.connection.settings.kernel_cache_seconds,
+            on_stop=self.connection.close,  # downloads nobody waits for any more
         )
         self.state.counters = self._engine.statistics
         self._remounter = Remounter(

@@ -23,6 +23,7 @@ struct hooks {
     PyObject *root, *list_directory, *open_extent, *list_xattrs, *get_xattr, *statfs;
     PyObject *report;           /* report(operation, path, exception) -> errno */
     PyObject *log;              /* log(path, message) */
+    PyObject *stopping;         /* stopping(): serving ends, calls under way should come back */
     /* What serve() raises: an exception that is no Exception (KeyboardInterrupt, SystemExit). */
     PyObject *raised;
 };
@@ -557,16 +558,16 @@ static int core_init(PyObject *self, PyObject *args, PyObject *kwargs)
     struct hooks *h = &c->hooks;
     static char *names[] = {
         "device", "root", "list_directory", "open_extent", "list_xattrs", "get_xattr", "statfs",
-        "report", "log", "object_directory_fd", "timeout_ns", "threads", "max_threads", "max_rows",
+        "report", "log", "stopping", "object_directory_fd", "timeout_ns", "threads", "max_threads", "max_rows",
         "max_extents", "use_no_open", NULL};
-    PyObject *hooks[8];
+    PyObject *hooks[9];
     long long timeout_ns;
     Py_ssize_t threads, max_threads, max_rows, max_extents;
     int device, object_directory, use_no_open;
     if (!PyArg_ParseTupleAndKeywords(
-            args, kwargs, "iOOOOOOOO$iLnnnnp", names, &device, &hooks[0], &hooks[1], &hooks[2],
-            &hooks[3], &hooks[4], &hooks[5], &hooks[6], &hooks[7], &object_directory, &timeout_ns,
-            &threads, &max_threads, &max_rows, &max_extents, &use_no_open))
+            args, kwargs, "iOOOOOOOOO$iLnnnnp", names, &device, &hooks[0], &hooks[1], &hooks[2],
+            &hooks[3], &hooks[4], &hooks[5], &hooks[6], &hooks[7], &hooks[8], &object_directory,
+            &timeout_ns, &threads, &max_threads, &max_rows, &max_extents, &use_no_open))
         return -1;
     if (c->is_ready || timeout_ns < 0 || threads < 1 || max_threads < threads || max_rows < 1 ||
         max_extents < 1) {
@@ -586,6 +587,7 @@ static int core_init(PyObject *self, PyObject *args, PyObject *kwargs)
     h->statfs = Py_NewRef(hooks[5]);
     h->report = Py_NewRef(hooks[6]);
     h->log = Py_NewRef(hooks[7]);
+    h->stopping = Py_NewRef(hooks[8]);
     e->device = device;
     e->object_directory = object_directory;
     e->timeout_seconds = (uint64_t)(timeout_ns / 1000000000);
@@ -619,14 +621,28 @@ static void wait_for_news(struct engine *e, bool stopping)
         return;                 /* a timeout or a signal */
 }
 
+/* Once, before the wait for calls into the view that are under way. */
+static void tell_stopping(struct hooks *h)
+{
+    PyObject *done = PyObject_CallNoArgs(h->stopping);
+    if (!done)
+        PyErr_WriteUnraisable(h->stopping);
+    Py_XDECREF(done);
+}
+
 /* Serve until all threads have left. An exception from a signal handler stops serving; a second one
  * while threads are stuck in the view stops the waiting for them. Returns whether all have left. */
 static bool serve_loop(struct engine *e)
 {
     PyObject *first = NULL;
+    bool told = false;
     size_t threads;
     while ((threads = count_threads(e))) {
         bool stopping = atomic_load(&e->stopping);
+        if (stopping && !told) {
+            told = true;
+            tell_stopping(e->hooks);
+        }
         Py_BEGIN_ALLOW_THREADS
         if (stopping)
             workers_kick(e);
@@ -781,6 +797,7 @@ static int core_traverse(PyObject *self, visitproc visit, void *arg)
     Py_VISIT(h->statfs);
     Py_VISIT(h->report);
     Py_VISIT(h->log);
+    Py_VISIT(h->stopping);
     Py_VISIT(h->raised);
     return 0;
 }
@@ -796,6 +813,7 @@ static int core_clear(PyObject *self)
     Py_CLEAR(h->statfs);
     Py_CLEAR(h->report);
     Py_CLEAR(h->log);
+    Py_CLEAR(h->stopping);
     Py_CLEAR(h->raised);
     return 0;
 }

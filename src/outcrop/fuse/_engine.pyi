@@ -16,6 +16,7 @@ class Core:
         statfs: Callable[[], StatFs],
         report: Callable[[str, bytes, BaseException], int],
         log: Callable[[bytes, str], None],
+        stopping: Callable[[], None],
         *,
         object_directory_fd: int,
         timeout_ns: int,

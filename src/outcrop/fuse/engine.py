@@ -10,6 +10,7 @@ import os
 import resource
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -42,13 +43,19 @@ class EngineLimits:
             raise ValueError("max_rows and max_extents must be at least 1")
 
 
+def _nothing() -> None:
+    pass
+
+
 class Engine:
     """Answers one mounted file system from a view.
 
     `fd` is the open FUSE device of the mount and belongs to the engine from then on.
     `object_directory_fd` stays the caller's and must outlive the engine: content-addressed files
     found there are read without asking the view. `entry_timeout_seconds` is how long the kernel
-    may use names and attributes without asking again; `tree_changed` cuts it short.
+    may use names and attributes without asking again; `tree_changed` cuts it short. `on_stop` is
+    called once when serving ends, before calls into the view that are under way are waited for:
+    the place to make them come back.
     """
 
     def __init__(
@@ -62,6 +69,7 @@ class Engine:
         max_threads: int = 64,
         use_no_open: bool = True,
         limits: EngineLimits | None = None,
+        on_stop: Callable[[], None] | None = None,
     ) -> None:
         limits = limits or EngineLimits(threads=threads, max_threads=max_threads)
         if not 0 <= entry_timeout_seconds <= 365 * 86400:
@@ -77,6 +85,7 @@ class Engine:
             view.statfs,
             failures.report,
             failures.log,
+            on_stop or _nothing,
             object_directory_fd=-1 if object_directory_fd is None else object_directory_fd,
             timeout_ns=round(entry_timeout_seconds * 1e9),
             threads=limits.threads,
