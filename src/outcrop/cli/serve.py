@@ -36,18 +36,22 @@ def command(session: Session, fqrns: tuple[str, ...], bind: str, port: int) -> N
     """
     for fqrn in fqrns:
         _check_stored(session.locations, fqrn)
-    stored = session.locations.storage
-    server = Server(stored, fqrns=fqrns or None, host=bind, port=port)
+    server = Server(session.locations.storage, fqrns=fqrns or None, host=bind, port=port)
     signal.signal(signal.SIGTERM, _interrupt)
     with server:
-        urls = [f"{server.url}/{fqrn}" for fqrn in fqrns or ["FQRN"]]
-        fields = {"url": server.url, "port": server.port, "directory": str(stored)}
-        session.output.result(fields, f"serving {stored} at {' '.join(urls)}")
-        session.output.flush()
         try:
+            _announce(session, server, fqrns)
             server.wait()
         except KeyboardInterrupt:
             session.output.note(f"answered {server.requests} requests")
+
+
+def _announce(session: Session, server: Server, fqrns: tuple[str, ...]) -> None:
+    stored = session.locations.storage
+    urls = [f"{server.url}/{fqrn}" for fqrn in fqrns or ["FQRN"]]
+    fields = {"url": server.url, "port": server.port, "directory": str(stored)}
+    session.output.result(fields, f"serving {stored} at {' '.join(urls)}")
+    session.output.flush()
 
 
 def _check_stored(locations: Locations, fqrn: str) -> None:
