@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from tests.support.privileges import permissions_hold
 
 from outcrop.formats.chunking import ChunkSizes, cut_marks
 from outcrop.formats.hashes import Compression, HashAlgorithm, ObjectRef, Suffix
@@ -207,11 +208,10 @@ def test_what_took_a_files_place_is_not_read(tmp_path: Path, kind: str) -> None:
             line.pipeline.finish()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root can read everything")
 def test_a_file_that_may_not_be_read_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "private", b"")
     path.chmod(0)
-    with pytest.raises(SourceUnreadable, match="private"):
+    with permissions_hold(), pytest.raises(SourceUnreadable, match="private"):
         Line().store_all(path)
 
 
