@@ -11,9 +11,9 @@ import click
 from outcrop.cli.command import Command, Session
 from outcrop.cli.entries import human_size
 from outcrop.cli.mountpoints import find_records, mountpoints_argument
-from outcrop.client.errors import NotMounted
 from outcrop.client.mounting import MountRecord
 from outcrop.client.mounting import command as send
+from outcrop.fuse.errors import NotMounted
 
 
 @click.command(

@@ -3,6 +3,7 @@
 import errno
 
 from outcrop.errors import OutcropError
+from outcrop.fuse.errors import MountError
 
 
 class SettingsError(OutcropError):
@@ -12,13 +13,5 @@ class SettingsError(OutcropError):
     errno = errno.EINVAL
 
 
-class NotMounted(OutcropError):
-    """There is no mount of ours at that place."""
-
-    exit_code = 8
-
-
-class MountFailed(OutcropError):
+class MountFailed(MountError):
     """The server process of a mount ended before the mount was ready."""
-
-    exit_code = 8

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from outcrop.client.connection import Connection
-from outcrop.client.errors import MountFailed, NotMounted
+from outcrop.client.errors import MountFailed
 from outcrop.client.magic_xattrs import MagicXattrs, MountState
 from outcrop.client.ownership import IdMap, Ownership
 from outcrop.client.remount import Remounter
@@ -30,6 +30,7 @@ from outcrop.client.talk import TalkServer, talk
 from outcrop.client.view import RepositoryView
 from outcrop.errors import OutcropError
 from outcrop.fuse.engine import Engine
+from outcrop.fuse.errors import NotMounted
 from outcrop.fuse.mount import MountOptions, mount, mount_state, repair, unmount
 from outcrop.fuse.mount import MountState as KernelState
 from outcrop.repository.tree import Revision

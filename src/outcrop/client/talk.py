@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from outcrop.client.errors import NotMounted
+from outcrop.fuse.errors import NotMounted
 
 MAX_COMMAND_BYTES = 512
 _REPLY_LIMIT_BYTES = 1 << 20

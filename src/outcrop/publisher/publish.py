@@ -84,8 +84,8 @@ def publish_directory(
     """Make the subtree `to` (`b""`: all) of a repository equal to a directory, atomically.
 
     The new revision gets `tag` with `message`, if given. `compression_choice` is `balanced`,
-    `fast`, `zlib`, `none` or `default` (the repository's own). Readers see the old revision until
-    the very end, and still do if this raises: PublishError (the source, the tag, another
+    `fast`, `zlib` or `none`; without it the repository's own applies. Readers see the old revision
+    until the very end, and still do if this raises: PublishError (the source, the tag, another
     publisher), TrustError (keys, whitelist), StorageError, RepositoryError, FormatError.
     """
     begun = time.monotonic()

@@ -167,7 +167,7 @@ class WorkingCatalog:
     def statistics(self) -> Statistics:
         """The counters as the file has them, so those of the last sealing."""
         rows = self.database.execute("SELECT counter, value FROM statistics")
-        return Statistics.from_rows((counter.decode(), value) for counter, value in rows)
+        return Statistics.from_rows(rows)
 
     def _set_properties(self, **values: str | int) -> None:
         self.database.executemany(
