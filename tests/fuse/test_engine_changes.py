@@ -1,7 +1,9 @@
 """Another tree behind the same mount: what stays, what goes, and what the kernel is told."""
 
+import contextlib
 import errno
 import threading
+from collections.abc import Iterator
 
 import pytest
 from tests.support import fuse_kernel as fuse
@@ -63,6 +65,19 @@ class Changing:
         self.view.tree = dict(after())
         self.kernel.engine.tree_changed()
         return self.kernel.settle()
+
+
+@contextlib.contextmanager
+def changing(kernel: Kernel) -> Iterator[threading.Thread]:
+    """The tree has changed and the kernel is being told, which waits for those who wait for us."""
+    told = threading.Thread(target=kernel.engine.tree_changed)
+    changes = kernel.engine.statistics()["tree_changes"]
+    told.start()
+    while kernel.engine.statistics()["tree_changes"] == changes:
+        told.join(0.001)
+    yield told
+    told.join(20)
+    assert not told.is_alive()
 
 
 def test_what_is_the_same_keeps_its_node_and_shows_its_new_attributes() -> None:
@@ -182,7 +197,7 @@ def test_the_kernel_is_told_of_every_directory_it_may_have_listed() -> None:
         notices = mount.change()
         told = [one.inode() for one in notices if one.code == fuse.NOTIFY_INVAL_INODE]
         directories = [mount.nodes[path] for path in (b"d", b"d/sub", b"gone-d", b"gone-d/inner")]
-        assert sorted(told) == sorted((node, 0, 0) for node in [1, *directories])
+        assert set(told) == {(node, 0, 0) for node in [1, *directories]}
 
 
 def test_the_kernel_is_told_of_names_that_were_not_there() -> None:
@@ -255,11 +270,80 @@ def test_a_listing_under_way_when_the_tree_changes_is_not_believed() -> None:
         view.gates[b"/d"] = threading.Event()
         waiting = kernel.send(fuse.LOOKUP, directory, b"f\0")
         assert view.waiting.acquire(timeout=20)
-        kernel.engine.tree_changed()
-        view.tree[b"/d"] = [file_row(b"f", b"other")]
-        view.gates.pop(b"/d").set()
-        assert fuse.Entry.parse(kernel.wait(waiting)).attributes.size == 5
+        with changing(kernel):
+            view.tree[b"/d"] = [file_row(b"f", b"other")]
+            view.gates.pop(b"/d").set()
+            assert fuse.Entry.parse(kernel.wait(waiting)).attributes.size == 5
     assert view.count("list", b"/d") == 2
+
+
+def test_names_of_a_directory_in_which_somebody_waits_are_told_when_nobody_does() -> None:
+    """The kernel would make us wait for the client: see notify.c."""
+    view = DictView(dict(before()))
+    with Kernel(view) as kernel:
+        directory = kernel.lookup(b"d").nodeid
+        kernel.lookup(b"same")
+        view.gates[b"/d"] = threading.Event()
+        waiting = kernel.send(fuse.LOOKUP, directory, b"f\0")
+        assert view.waiting.acquire(timeout=20)
+        telling = threading.Thread(target=kernel.engine.tree_changed)
+        telling.start()
+        while not any(one.code == fuse.NOTIFY_INVAL_INODE for one in kernel.notices):
+            kernel._receive(1)
+        assert telling.is_alive()
+        told = [one.name()[::2] for one in kernel.settle() if one.code == fuse.NOTIFY_INVAL_ENTRY]
+        assert (1, b"same") in told
+        assert directory not in [parent for parent, _ in told]
+        view.gates.pop(b"/d").set()
+        assert fuse.Entry.parse(kernel.wait(waiting)).nodeid
+        telling.join(20)
+        assert not telling.is_alive()
+        told = [one.name()[::2] for one in kernel.settle() if one.code == fuse.NOTIFY_INVAL_ENTRY]
+        assert (directory, b"/") in told
+
+
+def test_nobody_waits_in_a_directory_while_its_names_are_told() -> None:
+    names = [b"name-%d" % number for number in range(5000)]
+    view = DictView({b"": [directory_row(b"d")], b"/d": [file_row(name, b"old") for name in names]})
+    with Kernel(view) as kernel:
+        directory = kernel.lookup(b"d").nodeid
+        assert len(kernel.list(directory, 1 << 17)) == 5002
+        view.tree[b"/d"] = [file_row(name, b"newer") for name in names]
+        telling = threading.Thread(target=kernel.engine.tree_changed)
+        telling.start()
+        # We do not read: the teller stands in write(2), as for a lock of the kernel's.
+        told = -1
+        while told != (told := kernel.engine.statistics()["notifications"]) or not told:
+            telling.join(0.1)
+        assert 0 < told < 5000
+        view.gates[b"/d"] = threading.Event()  # whoever asks the view now waits for ever
+        looked_up = kernel.send(fuse.LOOKUP, directory, b"name-7\0")
+        missing = kernel.send(fuse.LOOKUP, directory, b"missing\0")
+        entry = fuse.Entry.parse(kernel.wait(looked_up))
+        assert (entry.entry_valid, entry.attributes.size) == (0, 3)
+        with pytest.raises(Refused, match="ENOENT"):
+            kernel.wait(missing)
+        view.gates.pop(b"/d").set()
+        while telling.is_alive():
+            kernel._receive(0.01)
+        entry = kernel.lookup(b"name-7", directory)
+        assert (entry.entry_valid, entry.attributes.size) == (3600, 5)
+
+
+def test_serving_goes_on_until_the_kernel_has_been_told() -> None:
+    names = [b"name-%d" % number for number in range(5000)]
+    view = DictView({b"": [file_row(name, b"old") for name in names]})
+    with Kernel(view) as kernel:
+        kernel.list(1, 1 << 17)
+        telling = threading.Thread(target=kernel.engine.tree_changed)
+        telling.start()
+        told = -1
+        while told != (told := kernel.engine.statistics()["notifications"]) or not told:
+            telling.join(0.1)
+        kernel.engine.stop()
+        assert kernel.lookup(b"name-7").nodeid  # a client that holds the lock gets its answer
+        telling.join(20)
+        kernel.join()
 
 
 def test_a_directory_that_vanishes_while_it_is_listed_is_gone() -> None:
@@ -270,12 +354,12 @@ def test_a_directory_that_vanishes_while_it_is_listed_is_gone() -> None:
         waiting = [kernel.send(fuse.LOOKUP, directory, b"g\0") for _ in range(3)]
         assert view.waiting.acquire(timeout=20)
         view.tree = dict(after())
-        kernel.engine.tree_changed()
-        assert kernel.lookup(b"gone-d").nodeid == 0
-        view.gates.pop(b"/gone-d").set()
-        for one in waiting:
-            with pytest.raises(Refused, match="ENOENT"):
-                kernel.wait(one)
+        with changing(kernel):
+            assert kernel.lookup(b"gone-d").nodeid == 0
+            view.gates.pop(b"/gone-d").set()
+            for one in waiting:
+                with pytest.raises(Refused, match="ENOENT"):
+                    kernel.wait(one)
         kernel.forget(directory, 99)
         kernel.getattr(1)
         found = kernel.engine.statistics()

@@ -1,5 +1,6 @@
 """The engine behind the kernel: what programs see, and what they never have to wait for."""
 
+import contextlib
 import errno
 import os
 import signal
@@ -16,6 +17,7 @@ from tests.support.fuse_views import DictView, directory_row, file_row, symlink_
 
 from outcrop.fuse import mount as mounts
 from outcrop.fuse.engine import Engine
+from outcrop.fuse.errors import MountError
 from outcrop.fuse.mount import MountState
 
 pytestmark = pytest.mark.system
@@ -49,6 +51,8 @@ def test_a_listing_asks_for_attributes_once_not_for_each_file(serve_mount: Serve
 
 
 def end(server: "subprocess.Popen[str]", mountpoint: Path) -> None:
+    with contextlib.suppress(MountError):
+        mounts.abort(mountpoint)  # whatever the two wait for
     server.kill()
     server.wait()
     if server.stdout is not None:
@@ -426,7 +430,7 @@ import sys, threading
 from pathlib import Path
 from outcrop.fuse.engine import Engine
 from outcrop.fuse.mount import mount
-from tests.support.fuse_views import DictView, file_row
+from tests.support.fuse_views import DictView, directory_row, file_row
 view = DictView({b"": [file_row(b"f", b"x"), file_row(b"stuck", b"x")]})
 view.gates[b"/stuck"] = threading.Event()
 engine = Engine(view, mount(Path(sys.argv[1])))
@@ -474,6 +478,46 @@ def test_a_killed_server_leaves_an_error_and_no_hang(tmp_path: Path) -> None:
         assert mounts.mount_state(mountpoint) is MountState.NOT_MOUNTED
         assert not mounts.repair(mountpoint)
     finally:
+        end(server, mountpoint)
+
+
+def test_a_server_killed_while_it_tells_of_a_change_leaves_no_hang(tmp_path: Path) -> None:
+    """Telling takes a lock that the waiting client holds; whoever waits for it cannot be killed."""
+    program = SERVER.replace(
+        'file_row(b"stuck", b"x")]}', 'directory_row(b"stuck")], b"/stuck": []}'
+    ).replace("    view.waiting.acquire()\n", "    view.waiting.acquire()\n    CHANGE\n")
+    program = program.replace(
+        "CHANGE", "threading.Thread(target=engine.tree_changed, daemon=True).start()"
+    )
+    mountpoint = tmp_path / "mnt"
+    mountpoint.mkdir()
+    server = subprocess.Popen(
+        [sys.executable, "-c", program, str(mountpoint)], stdout=subprocess.PIPE, text=True
+    )
+    failures: list[int | None] = []
+
+    def look() -> None:
+        try:
+            (mountpoint / "stuck" / "x").stat()
+        except OSError as error:
+            failures.append(error.errno)
+
+    client = threading.Thread(target=look)
+    watchdog = threading.Timer(20, mounts.abort, [mountpoint])
+    try:
+        watchdog.start()
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        client.start()
+        assert server.stdout.readline() == "waiting\n"
+        time.sleep(0.1)  # for the teller to get as far as it can
+        server.kill()
+        assert server.wait(10) == -signal.SIGKILL
+        client.join(10)
+        assert not client.is_alive()
+        assert failures
+    finally:
+        watchdog.cancel()
         end(server, mountpoint)
 
 

@@ -702,8 +702,9 @@ static PyObject *core_stop(PyObject *self, PyObject *Py_UNUSED(ignored))
 static PyObject *core_tree_changed(PyObject *self, PyObject *Py_UNUSED(ignored))
 {
     Core *c = (Core *)self;
-    if (!c->is_ready || c->engine.device < 0)
+    if (!c->is_ready || atomic_load(&c->engine.stopping))
         Py_RETURN_NONE;
+    atomic_fetch_add(&c->engine.telling, 1);    /* with the GIL, as close() looks at both */
     Py_BEGIN_ALLOW_THREADS
     notify_tree_changed(&c->engine);
     Py_END_ALLOW_THREADS
@@ -719,8 +720,12 @@ static PyObject *core_close(PyObject *self, PyObject *Py_UNUSED(ignored))
         return NULL;
     }
     if (c->is_ready && c->engine.device >= 0) {
-        atomic_store(&c->engine.stopping, true);
-        close(c->engine.device);
+        engine_stop(&c->engine, 0);     /* no tree_changed() begins from now on */
+        Py_BEGIN_ALLOW_THREADS
+        notify_wait(&c->engine);
+        Py_END_ALLOW_THREADS
+        if (c->engine.device >= 0)      /* another thread may have closed it meanwhile */
+            close(c->engine.device);
         c->engine.device = -1;
     }
     Py_RETURN_NONE;

@@ -105,6 +105,8 @@ struct directory {
     uint64_t generation;        /* of the tree when listed; 0 never */
     bool complete;              /* false: nodes the kernel did not know were dropped */
     bool loading;
+    bool telling;               /* notify.c is at its names: requests for it must not wait */
+    bool told_old;              /* meanwhile it was listed as it was */
     struct request *waiters;    /* while loading */
     struct directory *newer, *older;    /* by use; both NULL: not in that list */
     struct directory *pending;  /* worklist of detach() */
@@ -283,6 +285,8 @@ struct engine {
     struct pool pool;
     int wake_fd;                /* eventfd: the thread in serve() has something to look at */
     atomic_bool stopping;
+    atomic_bool gone;           /* the device has ended: nothing can be answered any more */
+    atomic_int telling;         /* threads in notify.c; they need somebody to answer clients */
     atomic_int failure;         /* errno that ended serving, 0 for an unmount */
     atomic_ulong operations[COUNTERS];
     atomic_ulong python_calls, interrupts, discarded, negatives_sent, read_bytes, objects_opened,
@@ -298,6 +302,7 @@ void request_free_slow(struct engine *e, struct request *r);
 bool request_parse(const char *packet, size_t length, struct request *r);
 void requests_check_interrupted(struct engine *e);
 void requests_resume(struct worker *w, struct request *waiters, int error);
+bool requests_wait_in(struct engine *e, uint64_t directory_id);
 int device_answer(struct engine *e, uint64_t unique, int error, struct iovec *parts, int count);
 
 /* workers.c */
@@ -305,11 +310,13 @@ int workers_start(struct engine *e);
 void workers_kick(struct engine *e);
 void workers_submit(struct engine *e, struct request *r);
 void engine_stop(struct engine *e, int failure);
+bool engine_is_over(struct engine *e);
 void engine_wake(struct engine *e);
 bool worker_hand_on(struct worker *w, struct request *r);
 
 /* notify.c */
 void notify_tree_changed(struct engine *e);
+void notify_wait(struct engine *e);
 
 /* _engine.c: calls into Python, made without any lock. 0 or an errno, already logged. */
 struct extent_answer {

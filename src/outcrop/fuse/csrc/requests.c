@@ -215,6 +215,19 @@ void requests_check_interrupted(struct engine *e)
         interrupt(e, uniques[i]);
 }
 
+/* Whether a request is waiting for whose sake the kernel holds the directory's lock. */
+bool requests_wait_in(struct engine *e, uint64_t directory_id)
+{
+    bool found = false;
+    pthread_mutex_lock(&e->slow.lock);
+    for (struct request *r = e->slow.ends.older; r != &e->slow.ends && !found; r = r->older)
+        found = r->nodeid == directory_id && !r->answered &&
+                (r->opcode == FUSE_LOOKUP || r->opcode == FUSE_READDIR ||
+                 r->opcode == FUSE_READDIRPLUS);
+    pthread_mutex_unlock(&e->slow.lock);
+    return found;
+}
+
 /* Go on with requests that waited for what another one has now brought, or failed to bring. */
 void requests_resume(struct worker *w, struct request *waiters, int error)
 {
@@ -252,12 +265,16 @@ static void fill_attributes(struct fuse_attr *attr, const struct node *n)
     attr->blksize = 4096;
 }
 
-static void fill_entry(struct engine *e, struct fuse_entry_out *out, const struct node *n)
+/* `is_old`: of the tree before; good for this once. */
+static void fill_entry(struct engine *e, struct fuse_entry_out *out, const struct node *n,
+                       bool is_old)
 {
     memset(out, 0, offsetof(struct fuse_entry_out, attr));
     out->nodeid = n->id;
-    out->entry_valid = out->attr_valid = e->timeout_seconds;
-    out->entry_valid_nsec = out->attr_valid_nsec = e->timeout_nanoseconds;
+    if (!is_old) {
+        out->entry_valid = out->attr_valid = e->timeout_seconds;
+        out->entry_valid_nsec = out->attr_valid_nsec = e->timeout_nanoseconds;
+    }
     fill_attributes(&out->attr, n);
 }
 
@@ -346,6 +363,14 @@ static enum outcome bring_up_to_date(struct worker *w, struct request *r, struct
     }
 }
 
+/* While notify.c tells the kernel of a directory's names, which takes the lock that a client who
+ * waits for an answer here holds, nobody may wait: the table is used as it is, were it of the tree
+ * before. It is a matter of microseconds, but a server killed in them would leave both waiting. */
+static bool must_not_wait(const struct node *n)
+{
+    return n->attached && n->directory && n->directory->telling && n->directory->generation;
+}
+
 /* Find the node of a request, its attributes those of the present tree. If that went well (ANSWERED
  * and no error) it is held and the lock is kept; else the lock is gone. */
 static enum outcome find_fresh(struct worker *w, struct request *r, bool may_wait,
@@ -412,25 +437,33 @@ static enum outcome do_lookup(struct worker *w, struct request *r, bool may_wait
     if (!S_ISDIR(n->mode))
         return fail_unlocked(w, r, ENOTDIR);
     tree_hold(n);
-    int error;
+    int error = 0;
     struct node *child = NULL;
-    enum outcome done = bring_up_to_date(w, r, n, false, may_wait, &error);
-    if (done == ANSWERED && !error) {
+    enum outcome done = ANSWERED;
+    bool as_it_is = must_not_wait(n);
+    if (!as_it_is)
+        done = bring_up_to_date(w, r, n, false, may_wait, &error);
+    if (done == ANSWERED && !error)
         child = directory_find(t, n->directory, name, length);
-        if (!child && !n->directory->complete) {
+    if (done == ANSWERED && !error && !child && !n->directory->complete) {
+        if (as_it_is)
+            error = ESTALE;     /* the kernel tries once more */
+        else
             done = bring_up_to_date(w, r, n, true, may_wait, &error);
-            if (done == ANSWERED && !error)
-                child = directory_find(t, n->directory, name, length);
-        }
+        if (done == ANSWERED && !error)
+            child = directory_find(t, n->directory, name, length);
     }
     struct fuse_entry_out out;
     uint64_t id = 0;
+    bool is_old = as_it_is && n->directory->generation != t->generation;
     if (child) {
         if (child->nlookup)
             tree_note_revalidation(t, child);
         tree_reference(t, child);
         id = child->id;
-        fill_entry(e, &out, child);
+        fill_entry(e, &out, child, is_old);
+    } else if (done == ANSWERED && !error && is_old) {
+        error = ENOENT;         /* as an error: not to be remembered */
     } else if (done == ANSWERED && !error) {
         tree_remember_negative(t, r->nodeid, name, length);
         fill_negative(e, &out);
@@ -557,6 +590,7 @@ static bool put_dots(struct listing_writer *to, struct node *n, uint64_t offset)
 static void put_entries(struct engine *e, struct listing_writer *to, struct directory *d,
                         uint64_t offset)
 {
+    bool is_old = d->generation != e->tree.generation;
     for (uint32_t i = directory_after(d, offset); i < d->count; i++) {
         struct node *child = d->entries[i].node;
         if (!child || child->bits & ROW_HIDDEN)
@@ -567,7 +601,7 @@ static void put_entries(struct engine *e, struct listing_writer *to, struct dire
             return;
         if (to->plus) {
             tree_reference(&e->tree, child);
-            fill_entry(e, (struct fuse_entry_out *)at, child);
+            fill_entry(e, (struct fuse_entry_out *)at, child, is_old);
         }
     }
 }
@@ -604,8 +638,14 @@ static enum outcome do_readdir(struct worker *w, struct request *r, bool may_wai
     if (!S_ISDIR(n->mode))
         return fail_unlocked(w, r, ENOTDIR);
     tree_hold(n);
-    int error;
-    enum outcome done = bring_up_to_date(w, r, n, true, may_wait, &error);
+    int error = 0;
+    enum outcome done = ANSWERED;
+    if (!must_not_wait(n))
+        done = bring_up_to_date(w, r, n, true, may_wait, &error);
+    else if (!n->directory->complete)
+        error = ESTALE;
+    else
+        n->directory->told_old = n->directory->generation != t->generation;
     if (done == ANSWERED && !error && put_dots(&to, n, offset))
         put_entries(e, &to, n->directory, offset);
     tree_release(t, n);

@@ -31,6 +31,14 @@ static const int64_t MILLISECOND = 1000000;
 
 static int start_thread(struct engine *e);
 
+/* Whether threads may leave. Not while kernel threads of ours wait in notify.c for locks that
+ * clients hold until we answer them. */
+bool engine_is_over(struct engine *e)
+{
+    return atomic_load_explicit(&e->stopping, memory_order_relaxed) &&
+           (atomic_load(&e->gone) || !atomic_load(&e->telling));
+}
+
 void engine_wake(struct engine *e)
 {
     uint64_t one = 1;
@@ -158,6 +166,7 @@ static bool lead(struct worker *w)
             poll(&ready, 1, 1000);
         } else if (error != EINTR && error != ENOENT) {
             /* ENODEV: unmounted. ENOENT above: the request went away while we read it. */
+            atomic_store(&e->gone, true);
             engine_stop(e, error == ENODEV || error == ECONNABORTED ? 0 : error);
         }
         return true;
@@ -230,19 +239,19 @@ static void lead_until_relieved(struct worker *w)
 {
     struct engine *e = w->engine;
     struct pool *p = &e->pool;
-    for (bool leads = true; leads && !atomic_load(&e->stopping);) {
+    for (bool leads = true; leads && !engine_is_over(e);) {
         w->in_read = true;
         pthread_mutex_unlock(&p->lock);
         do
             leads = lead(w);
-        while (leads && !atomic_load_explicit(&e->stopping, memory_order_relaxed));
+        while (leads && !engine_is_over(e));
         pthread_mutex_lock(&p->lock);
         w->in_read = false;
         if (p->on_loan == w) {
             p->on_loan = NULL;
             leads = true;
         }
-        if (leads && atomic_load(&e->stopping))
+        if (leads && engine_is_over(e))
             p->has_leader = false;
     }
 }
@@ -257,8 +266,8 @@ static void *work(void *argument)
     p->starting--;
     for (;;) {
         struct request *r;
-        bool stopping = atomic_load(&e->stopping);
-        if (!stopping && (!p->has_leader || must_take_over(p))) {
+        bool over = engine_is_over(e);
+        if (!over && (!p->has_leader || must_take_over(p))) {
             p->has_leader = true;
             p->on_loan = NULL;
             if (p->jobs)
@@ -268,7 +277,7 @@ static void *work(void *argument)
             pthread_mutex_unlock(&p->lock);
             run_slow(w, r);
             pthread_mutex_lock(&p->lock);
-        } else if (stopping || !idle(p)) {
+        } else if (over || !idle(p)) {
             break;
         }
     }
