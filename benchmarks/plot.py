@@ -20,7 +20,7 @@ def draw(result: Result, path: Path) -> None:
 
     names = [name for name in ("outcrop", *result.candidates) if name in result.candidates]
     names = [name for name in dict.fromkeys(names) if name != BASE]
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, 2, figsize=(9, 4), sharey=True, layout="constrained")
     height = 0.8 / max(len(names), 1)
     for axis, (state, title) in zip(axes, _STATES.items(), strict=True):
         for position, name in enumerate(names):
@@ -38,7 +38,7 @@ def draw(result: Result, path: Path) -> None:
         axis.margins(x=0.15)
         axis.spines[["top", "right"]].set_visible(False)
     middle = (len(names) - 1) * height / 2
-    labels = [workload.title.split(",")[0] for workload in result.workloads]
+    labels = [workload.title.replace(", ", "\n", 1) for workload in result.workloads]
     axes[0].set_yticks([row + middle for row in range(len(labels))], labels, fontsize=9)
     axes[0].invert_yaxis()
     axes[0].legend(fontsize=8, frameon=False)

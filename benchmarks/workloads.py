@@ -35,7 +35,7 @@ def make_workloads(tree: Tree, client: Path, directory: Path) -> list[Workload]:
     workloads = [
         Workload(
             "find",
-            "metadata walk, find -newermt",
+            "find -newermt, attributes of all",
             tree.entries,
             "entries",
             lambda root: ["find", str(root), "-newermt", "2000-01-01"],
@@ -43,7 +43,7 @@ def make_workloads(tree: Tree, client: Path, directory: Path) -> list[Workload]:
         ),
         Workload(
             "ls",
-            "metadata walk, ls -lR",
+            "ls -lR",
             tree.entries,
             "entries",
             lambda root: ["ls", "-lR", str(root)],
@@ -53,7 +53,7 @@ def make_workloads(tree: Tree, client: Path, directory: Path) -> list[Workload]:
         ),
         Workload(
             "names",
-            "names only, find",
+            "find, names only",
             tree.entries,
             "entries",
             lambda root: ["find", str(root)],
@@ -69,7 +69,7 @@ def make_workloads(tree: Tree, client: Path, directory: Path) -> list[Workload]:
         ),
         Workload(
             "read",
-            "open+read+close, small files",
+            "small files, open+read+close",
             len(tree.files),
             "files",
             lambda root: [program, "read", str(root), str(read_list)],
@@ -80,7 +80,7 @@ def make_workloads(tree: Tree, client: Path, directory: Path) -> list[Workload]:
         workloads.append(
             Workload(
                 "sequential",
-                f"one file of {tree.large_bytes // 1_000_000} MB, start to end",
+                f"{tree.large_bytes // 1_000_000} MB file, start to end",
                 tree.large_bytes // 1_000_000,
                 "MB",
                 lambda root: [program, "sequential", str(root / LARGE_FILE)],
