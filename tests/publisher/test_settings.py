@@ -67,6 +67,7 @@ def test_upstreams_file_is_read(locations: Locations) -> None:
         auto_tag=True,
         max_file_bytes=2 << 30,
         max_nested_entries=600_000,
+        union_directory=Path("/cvmfs", FQRN),
     )
     assert settings.chunk_sizes == ChunkSizes(16384, 32768, 65536)
 
@@ -94,8 +95,15 @@ def test_what_is_written_is_read(locations: Locations, compression: CompressionC
         garbage_collection=True,
         auto_tag=True,
         include_xattrs=True,
+        external_data=True,
+        autocatalogs=True,
+        print_statistics=True,
+        ignore_cross_directory_hardlinks=False,
+        union_directory=Path("/cvmfs/elsewhere"),
+        stratum0_url="http://host/",
+        user="librarian",
     )
-    write(locations, settings.serialize(stratum0_url="http://host/").decode())
+    write(locations, settings.serialize().decode())
     assert StratumZeroSettings.read(locations, FQRN) == settings
     assert settings.chunk_sizes is None
 

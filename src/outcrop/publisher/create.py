@@ -27,6 +27,7 @@ from outcrop.publisher.settings import (
     DEFAULT_TTL_SECONDS,
     StratumZeroSettings,
     serialize_client_settings,
+    user_name,
 )
 from outcrop.repository.commit import MANIFEST, Commit, SigningKeys, store_catalogs
 from outcrop.repository.editor import CatalogEditor
@@ -85,6 +86,9 @@ def create_repository(
         garbage_collection=garbage_collectable,
         auto_tag=auto_tag,
         include_xattrs=True,
+        union_directory=Path("/cvmfs", fqrn),
+        stratum0_url=STRATUM0_URL + fqrn,
+        user=user_name(),
     )
     store = store if store is not None else LocalStore(settings.storage)
     with ExitStack() as stack:
@@ -107,7 +111,7 @@ def _create(
     now: int,
 ) -> Manifest:
     fqrn = settings.fqrn
-    text = settings.serialize(stratum0_url=STRATUM0_URL + fqrn)
+    text = settings.serialize()
     _check_new(locations, fqrn, store, text)
     if isinstance(store, LocalStore):
         store.remove_leftovers()

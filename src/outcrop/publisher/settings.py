@@ -54,6 +54,28 @@ class StratumZeroSettings:
     max_file_bytes: int = 1024 * _MIB
     max_root_entries: int = 200_000
     max_nested_entries: int = 500_000
+    ignore_special_files: bool = False
+    ignore_cross_directory_hardlinks: bool = True
+    legacy_bulk_chunks: bool = False
+    external_data: bool = False
+    autocatalogs: bool = False
+    autocatalogs_max_weight: int = 100_000
+    autocatalogs_min_weight: int = 1000
+    virtual_directory: bool = False
+    alternative_paths: bool = False
+    auto_gc: bool = False
+    auto_gc_lapse: str = "1 day ago"
+    auto_gc_timespan: str = "3 days ago"
+    gc_deletion_log: Path | None = None
+    extended_gc_statistics: bool = False
+    statistics_database: Path | None = None
+    statistics_days: int = 365
+    print_statistics: bool = False
+    upload_statistics: bool = False
+    upload_statistics_plots: bool = False
+    union_directory: Path = Path("/cvmfs")
+    stratum0_url: str = ""
+    user: str = ""
 
     @property
     def chunk_sizes(self) -> ChunkSizes | None:
@@ -100,6 +122,7 @@ class StratumZeroSettings:
                 raise PublisherSettingsError(f"{file}: {name}={values[name]!r}: {error}") from error
         attributes.setdefault("storage", locations.repository(fqrn))
         attributes.setdefault("spool", locations.spool(fqrn))
+        attributes.setdefault("union_directory", Path("/cvmfs", fqrn))
         settings = cls(fqrn=check_fqrn(fqrn), **attributes)
         try:
             _ = settings.chunk_sizes
@@ -107,7 +130,7 @@ class StratumZeroSettings:
             raise PublisherSettingsError(f"{file}: {error}", hint=error.hint) from error
         return settings
 
-    def serialize(self, *, stratum0_url: str) -> bytes:
+    def serialize(self) -> bytes:
         """The file for a new repository, in upstream's order."""
         compression = self.compression
         is_balanced = compression is CompressionChoice.BALANCED
@@ -116,10 +139,10 @@ class StratumZeroSettings:
                 "CVMFS_CREATOR_VERSION": CREATOR_VERSION,
                 "CVMFS_REPOSITORY_NAME": self.fqrn,
                 "CVMFS_REPOSITORY_TYPE": "stratum0",
-                "CVMFS_USER": _user_name(),
-                "CVMFS_UNION_DIR": f"/cvmfs/{self.fqrn}",
+                "CVMFS_USER": self.user,
+                "CVMFS_UNION_DIR": str(self.union_directory),
                 "CVMFS_SPOOL_DIR": str(self.spool),
-                "CVMFS_STRATUM0": stratum0_url,
+                "CVMFS_STRATUM0": self.stratum0_url,
                 "CVMFS_UPSTREAM_STORAGE": f"local,{self.storage}/data/txn,{self.storage}",
                 "CVMFS_USE_FILE_CHUNKING": _switch(self.use_chunking),
                 "CVMFS_MIN_CHUNK_SIZE": str(self.min_chunk_bytes),
@@ -128,17 +151,17 @@ class StratumZeroSettings:
                 "CVMFS_UNION_FS_TYPE": "overlayfs",
                 "CVMFS_HASH_ALGORITHM": self.algorithm.label,
                 "CVMFS_COMPRESSION_ALGORITHM": "default" if is_balanced else compression.value,
-                "CVMFS_EXTERNAL_DATA": "false",
+                "CVMFS_EXTERNAL_DATA": _switch(self.external_data),
                 "CVMFS_AUTO_TAG": _switch(self.auto_tag),
                 "CVMFS_AUTO_TAG_TIMESPAN": self.auto_tag_timespan,
                 "CVMFS_GARBAGE_COLLECTION": _switch(self.garbage_collection),
                 "CVMFS_AUTO_REPAIR_MOUNTPOINT": "true",
-                "CVMFS_AUTOCATALOGS": "false",
+                "CVMFS_AUTOCATALOGS": _switch(self.autocatalogs),
                 "CVMFS_ASYNC_SCRATCH_CLEANUP": "true",
-                "CVMFS_PRINT_STATISTICS": "false",
-                "CVMFS_UPLOAD_STATS_DB": "false",
-                "CVMFS_UPLOAD_STATS_PLOTS": "false",
-                "CVMFS_IGNORE_XDIR_HARDLINKS": "true",
+                "CVMFS_PRINT_STATISTICS": _switch(self.print_statistics),
+                "CVMFS_UPLOAD_STATS_DB": _switch(self.upload_statistics),
+                "CVMFS_UPLOAD_STATS_PLOTS": _switch(self.upload_statistics_plots),
+                "CVMFS_IGNORE_XDIR_HARDLINKS": _switch(self.ignore_cross_directory_hardlinks),
                 "CVMFS_INCLUDE_XATTRS": _switch(self.include_xattrs),
                 "CVMFS_REPOSITORY_TTL": str(self.ttl_seconds),
             }
@@ -166,7 +189,7 @@ def serialize_client_settings(locations: Locations, fqrn: str, *, stratum0_url: 
             "CVMFS_SERVER_CACHE_MODE": "yes",
             "CVMFS_NFILES": "65536",
             "CVMFS_TALK_SOCKET": str(spool / "cvmfs_io"),
-            "CVMFS_TALK_OWNER": _user_name(),
+            "CVMFS_TALK_OWNER": user_name(),
             "CVMFS_USE_SSL_SYSTEM_CA": "true",
         }
     )
@@ -188,7 +211,7 @@ def _local_storage(text: str) -> Path:
     return Path(place)
 
 
-def _directory(text: str) -> Path:
+def _absolute(text: str) -> Path:
     if not text.startswith("/"):
         raise ValueError("not an absolute path")
     return Path(text)
@@ -210,7 +233,7 @@ def _thousands(text: str) -> int:
 
 PARAMETERS: Final[Mapping[str, PublisherParameter]] = {
     "CVMFS_UPSTREAM_STORAGE": PublisherParameter("storage", _local_storage),
-    "CVMFS_SPOOL_DIR": PublisherParameter("spool", _directory),
+    "CVMFS_SPOOL_DIR": PublisherParameter("spool", _absolute),
     "CVMFS_HASH_ALGORITHM": PublisherParameter("algorithm", HashAlgorithm.from_label),
     "CVMFS_COMPRESSION_ALGORITHM": PublisherParameter("compression", CompressionChoice.from_label),
     "CVMFS_USE_FILE_CHUNKING": PublisherParameter("use_chunking", is_on),
@@ -227,6 +250,28 @@ PARAMETERS: Final[Mapping[str, PublisherParameter]] = {
     "CVMFS_FILE_MBYTE_LIMIT": PublisherParameter("max_file_bytes", _mebibytes),
     "CVMFS_ROOT_KCATALOG_LIMIT": PublisherParameter("max_root_entries", _thousands),
     "CVMFS_NESTED_KCATALOG_LIMIT": PublisherParameter("max_nested_entries", _thousands),
+    "CVMFS_IGNORE_SPECIAL_FILES": PublisherParameter("ignore_special_files", is_on),
+    "CVMFS_IGNORE_XDIR_HARDLINKS": PublisherParameter("ignore_cross_directory_hardlinks", is_on),
+    "CVMFS_GENERATE_LEGACY_BULK_CHUNKS": PublisherParameter("legacy_bulk_chunks", is_on),
+    "CVMFS_EXTERNAL_DATA": PublisherParameter("external_data", is_on),
+    "CVMFS_AUTOCATALOGS": PublisherParameter("autocatalogs", is_on),
+    "CVMFS_AUTOCATALOGS_MAX_WEIGHT": PublisherParameter("autocatalogs_max_weight", _number),
+    "CVMFS_AUTOCATALOGS_MIN_WEIGHT": PublisherParameter("autocatalogs_min_weight", _number),
+    "CVMFS_VIRTUAL_DIR": PublisherParameter("virtual_directory", is_on),
+    "CVMFS_CATALOG_ALT_PATHS": PublisherParameter("alternative_paths", is_on),
+    "CVMFS_AUTO_GC": PublisherParameter("auto_gc", is_on),
+    "CVMFS_AUTO_GC_LAPSE": PublisherParameter("auto_gc_lapse", str),
+    "CVMFS_AUTO_GC_TIMESPAN": PublisherParameter("auto_gc_timespan", str),
+    "CVMFS_GC_DELETION_LOG": PublisherParameter("gc_deletion_log", _absolute),
+    "CVMFS_EXTENDED_GC_STATS": PublisherParameter("extended_gc_statistics", is_on),
+    "CVMFS_STATISTICS_DB": PublisherParameter("statistics_database", _absolute),
+    "CVMFS_STATS_DB_DAYS_TO_KEEP": PublisherParameter("statistics_days", _number),
+    "CVMFS_PRINT_STATISTICS": PublisherParameter("print_statistics", is_on),
+    "CVMFS_UPLOAD_STATS_DB": PublisherParameter("upload_statistics", is_on),
+    "CVMFS_UPLOAD_STATS_PLOTS": PublisherParameter("upload_statistics_plots", is_on),
+    "CVMFS_UNION_DIR": PublisherParameter("union_directory", _absolute),
+    "CVMFS_STRATUM0": PublisherParameter("stratum0_url", str),
+    "CVMFS_USER": PublisherParameter("user", str),
 }
 """Every parameter of `server.conf` that publishing here acts on."""
 
@@ -235,7 +280,8 @@ def _switch(value: bool) -> str:
     return "true" if value else "false"
 
 
-def _user_name() -> str:
+def user_name() -> str:
+    """Who runs this, as `CVMFS_USER` has it."""
     try:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
