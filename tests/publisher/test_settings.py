@@ -68,6 +68,8 @@ def test_upstreams_file_is_read(locations: Locations) -> None:
         max_file_bytes=2 << 30,
         max_nested_entries=600_000,
         union_directory=Path("/cvmfs", FQRN),
+        stratum0_url="http://127.0.0.1:8100/cvmfs/conf.example.org",
+        user="root",
     )
     assert settings.chunk_sizes == ChunkSizes(16384, 32768, 65536)
 
