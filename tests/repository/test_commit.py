@@ -26,7 +26,7 @@ from outcrop.storage.store import read_file, read_object
 from outcrop.trust.chain import TrustedManifest, verify_whitelist
 from outcrop.trust.errors import BadSignature, CertificateNotListed
 from outcrop.trust.keys import Certificate
-from outcrop.trust.signing import sign_whitelist
+from outcrop.trust.signing import key_signer, sign_whitelist
 
 FQRN = "sim.example.org"
 NOW = 1_700_000_000
@@ -52,7 +52,7 @@ class Office:
             fingerprints=(Certificate.parse(keys.certificate_pem).fingerprint(SHA1),),
         )
         self.whitelist = verify_whitelist(
-            sign_whitelist(whitelist, keys.master_key_pem, SHA1),
+            sign_whitelist(whitelist, key_signer(keys.master_key_pem), SHA1),
             master_keys=master_keys(keys),
             fqrn=FQRN,
             now=NOW,

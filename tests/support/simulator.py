@@ -43,7 +43,7 @@ from outcrop.formats.whitelist import Whitelist
 from outcrop.storage.errors import ObjectNotFound, StorageUnavailable
 from outcrop.storage.store import Sink
 from outcrop.trust.keys import Certificate
-from outcrop.trust.signing import RepositoryKeys, sign_manifest, sign_whitelist
+from outcrop.trust.signing import RepositoryKeys, key_signer, sign_manifest, sign_whitelist
 
 __all__ = ["Directory", "File", "RepositorySimulator", "Special", "Symlink"]
 
@@ -209,7 +209,7 @@ class RepositorySimulator:
             fingerprints=tuple(Certificate.parse(c).fingerprint(self.algorithm) for c in listed),
         )
         master_key = (keys or self.keys).master_key_pem
-        self.objects[WHITELIST] = sign_whitelist(whitelist, master_key, self.algorithm)
+        self.objects[WHITELIST] = sign_whitelist(whitelist, key_signer(master_key), self.algorithm)
 
     # What goes wrong
 

@@ -33,7 +33,7 @@ from outcrop.trust.errors import (
     WrongRepository,
 )
 from outcrop.trust.keys import Certificate
-from outcrop.trust.signing import sign_manifest, sign_whitelist
+from outcrop.trust.signing import key_signer, sign_manifest, sign_whitelist
 
 NOW = 1_800_000_000
 KEYS, OTHERS = repository_keys(), other_keys()
@@ -66,7 +66,7 @@ def manifest(data=GOOD_MANIFEST, **changes):
 def resigned_whitelist(**changes):
     """The whitelist changed, and properly signed again."""
     changed = replace(TRUSTED.whitelist, **changes)
-    return sign_whitelist(changed, KEYS.master_key_pem, HashAlgorithm.SHA1)
+    return sign_whitelist(changed, key_signer(KEYS.master_key_pem), HashAlgorithm.SHA1)
 
 
 def resigned_manifest(keys=KEYS, **changes):
@@ -88,11 +88,15 @@ def rehashed(data, old, new):
 
 def test_whitelist_signed_by_another_master_key():
     with pytest.raises(BadSignature, match="no known master key"):
-        whitelist(sign_whitelist(TRUSTED.whitelist, OTHERS.master_key_pem, HashAlgorithm.SHA1))
+        whitelist(
+            sign_whitelist(TRUSTED.whitelist, key_signer(OTHERS.master_key_pem), HashAlgorithm.SHA1)
+        )
 
 
 def test_whitelist_signed_by_the_repository_key():
-    data = sign_whitelist(TRUSTED.whitelist, KEYS.repository_key_pem, HashAlgorithm.SHA1)
+    data = sign_whitelist(
+        TRUSTED.whitelist, key_signer(KEYS.repository_key_pem), HashAlgorithm.SHA1
+    )
     with pytest.raises(BadSignature):
         whitelist(data)
 

@@ -21,7 +21,13 @@ from outcrop.formats.signed import SignedText
 from outcrop.formats.whitelist import Whitelist
 from outcrop.trust.errors import KeyRefused
 from outcrop.trust.keys import Certificate, load_public_keys, manifest_payload, whitelist_payload
-from outcrop.trust.signing import generate_keys, public_key_of, sign_manifest, sign_whitelist
+from outcrop.trust.signing import (
+    generate_keys,
+    key_signer,
+    public_key_of,
+    sign_manifest,
+    sign_whitelist,
+)
 
 KEYS = repository_keys()
 NULL = ContentHash(HashAlgorithm.SHA1, bytes(20))
@@ -76,7 +82,7 @@ def test_a_signed_manifest_verifies_by_an_independent_library(algorithm):
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_signed_whitelist_is_the_raw_operation_on_the_padded_hash(algorithm):
-    signed = SignedText.parse(sign_whitelist(WHITELIST, KEYS.master_key_pem, algorithm))
+    signed = SignedText.parse(sign_whitelist(WHITELIST, key_signer(KEYS.master_key_pem), algorithm))
     (key,) = load_public_keys(KEYS.master_public_pem)
     block = pow(int.from_bytes(signed.signature, "big"), key.exponent, key.modulus)
     text = str(signed.hash).encode()
@@ -87,7 +93,8 @@ def test_a_signed_whitelist_is_the_raw_operation_on_the_padded_hash(algorithm):
 
 def test_signing_is_deterministic():
     once, again = (
-        sign_whitelist(WHITELIST, KEYS.master_key_pem, HashAlgorithm.SHA1) for _ in range(2)
+        sign_whitelist(WHITELIST, key_signer(KEYS.master_key_pem), HashAlgorithm.SHA1)
+        for _ in range(2)
     )
     assert once == again
 
@@ -112,7 +119,7 @@ def test_refuses_private_keys_that_cannot_sign():
         (b"", FormatError, "not a private key"),
     ):
         with pytest.raises(error, match=message):
-            sign_whitelist(WHITELIST, key, HashAlgorithm.SHA1)
+            sign_whitelist(WHITELIST, key_signer(key), HashAlgorithm.SHA1)
 
 
 def test_reads_keys_in_the_older_form_openssl_writes():

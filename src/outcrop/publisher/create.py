@@ -39,7 +39,7 @@ from outcrop.storage.locations import Locations
 from outcrop.storage.store import WritableStore, read_file
 from outcrop.trust.chain import TrustedWhitelist, verify_whitelist
 from outcrop.trust.keys import Certificate, load_public_keys
-from outcrop.trust.signing import RepositoryKeys, generate_keys, sign_whitelist
+from outcrop.trust.signing import RepositoryKeys, generate_keys, key_signer, sign_whitelist
 
 WHITELIST: Final = ".cvmfswhitelist"
 WHITELIST_SECONDS: Final = 30 * 86400
@@ -226,7 +226,7 @@ class _FirstRevision:
         )
         algorithm = self._settings.algorithm
         self._store.write(
-            WHITELIST, sign_whitelist(whitelist, self._keys.master_key_pem, algorithm)
+            WHITELIST, sign_whitelist(whitelist, key_signer(self._keys.master_key_pem), algorithm)
         )
         self._store.write(".cvmfs_master_replica", _MASTER_REPLICA)
 

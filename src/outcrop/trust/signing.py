@@ -3,6 +3,7 @@
 Spec: docs/reference/formats/keys.md.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -54,17 +55,26 @@ class RepositoryKeys:
 
 def generate_keys(fqrn: str, *, now: int) -> RepositoryKeys:
     """Make the keys of a new repository; `now` is the unix time the certificate begins at."""
-    check_fqrn(fqrn)
+    master_key, master_public = generate_master_key()
+    repository_key, certificate = generate_repository_key(fqrn, now=now)
+    return RepositoryKeys(master_key, master_public, repository_key, certificate)
+
+
+def generate_master_key() -> tuple[bytes, bytes]:
+    """A new master key and its public half, as PEM."""
     master = rsa.generate_private_key(public_exponent=65537, key_size=KEY_BITS)
-    repository = rsa.generate_private_key(public_exponent=65537, key_size=KEY_BITS)
-    return RepositoryKeys(
-        master_key_pem=_private_pem(master),
-        master_public_pem=master.public_key().public_bytes(
-            Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
-        ),
-        repository_key_pem=_private_pem(repository),
-        certificate_pem=_certificate_pem(repository, fqrn, now),
+    public = master.public_key()
+    return (
+        _private_pem(master),
+        public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
     )
+
+
+def generate_repository_key(fqrn: str, *, now: int) -> tuple[bytes, bytes]:
+    """A new repository key and its certificate, as PEM."""
+    check_fqrn(fqrn)
+    key = rsa.generate_private_key(public_exponent=65537, key_size=KEY_BITS)
+    return _private_pem(key), _certificate_pem(key, fqrn, now)
 
 
 def public_key_of(private_key_pem: bytes) -> PublicKey:
@@ -86,12 +96,20 @@ def sign_manifest(manifest: Manifest, repository_key_pem: bytes, algorithm: Hash
     return SignedText(body, content_hash, signature).serialize()
 
 
-def sign_whitelist(whitelist: Whitelist, master_key_pem: bytes, algorithm: HashAlgorithm) -> bytes:
-    """The whole `.cvmfswhitelist`. `algorithm` is the repository's."""
+Signer = Callable[[bytes], bytes]
+"""Makes a PKCS #1 v1.5 block of type 1 around a payload with a key that may be out of reach."""
+
+
+def key_signer(private_key_pem: bytes) -> Signer:
+    """Sign with a private key in PEM form. Raises FormatError, KeyRefused when it signs."""
+    return lambda payload: _sign(private_key_pem, payload)
+
+
+def sign_whitelist(whitelist: Whitelist, sign: Signer, algorithm: HashAlgorithm) -> bytes:
+    """The whole `.cvmfswhitelist`, signed with the master key. `algorithm` is the repository's."""
     body = whitelist.serialize()
     content_hash = ContentHash.of(body, algorithm)
-    signature = _sign(master_key_pem, whitelist_payload(content_hash))
-    return SignedText(body, content_hash, signature).serialize()
+    return SignedText(body, content_hash, sign(whitelist_payload(content_hash))).serialize()
 
 
 def _sign(private_key_pem: bytes, payload: bytes) -> bytes:
