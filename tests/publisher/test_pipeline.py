@@ -16,7 +16,7 @@ from outcrop.publisher.pipeline import FileContent, FileJob, Pipeline
 from outcrop.repository.object_writer import ObjectWriter
 from outcrop.storage.errors import StorageFull
 from outcrop.storage.memory import MemoryStore
-from outcrop.storage.store import read_object
+from outcrop.storage.store import read_file, read_object
 
 SIZES = ChunkSizes(1000, 2000, 4000)
 
@@ -232,3 +232,89 @@ def test_a_store_that_fails_ends_the_pipeline_with_its_error(
 def test_no_thread_is_left(tmp_path: Path) -> None:
     Line().store_all(write(tmp_path / "file", b""))
     assert not [t for t in threading.enumerate() if t.name.startswith("publish-")]
+
+
+def given(line: Line, name: bytes, plain: bytes, **options: object) -> FileJob:
+    seen = os.stat_result((0o100644, 0, 0, 1, 0, 0, len(plain), 0, 0, 0))
+    return FileJob(name, seen, lambda content: line.contents.update({name: content}), **options)
+
+
+def test_content_that_is_given_is_stored_as_that_of_a_file(tmp_path: Path) -> None:
+    small, large = b"small", os.urandom(50_000)
+    files, memory = Line(), Line()
+    paths = [write(tmp_path / "a", small), write(tmp_path / "b", large)]
+    expected = list(files.store_all(*paths).values())
+    with memory.pipeline:
+        memory.pipeline.submit(given(memory, b"a", small, data=small))
+        memory.pipeline.submit(given(memory, b"b", large, data=large))
+        memory.pipeline.finish()
+    for old, name in zip(expected, (b"a", b"b"), strict=True):
+        new = memory.contents[name]
+        assert (new.content, new.chunks) == (old.content, old.chunks)
+    assert memory.read(memory.contents[b"b"]) == large
+
+
+@pytest.mark.parametrize("size", [0, 999, 1000, 1001, 50_000])
+@pytest.mark.parametrize("chunk_sizes", [SIZES, None])
+def test_content_in_blocks_is_cut_the_same_way(size: int, chunk_sizes: ChunkSizes | None) -> None:
+    data = os.urandom(size)
+    whole, blocks = Line(chunk_sizes=chunk_sizes), Line(chunk_sizes=chunk_sizes)
+    with whole.pipeline:
+        whole.pipeline.submit(given(whole, b"f", data, data=data))
+        whole.pipeline.finish()
+    with blocks.pipeline:
+        pieces = (data[n : n + 777] for n in range(0, size, 777))
+        blocks.pipeline.submit_blocks(given(blocks, b"f", data), pieces)
+        blocks.pipeline.finish()
+    old, new = whole.contents[b"f"], blocks.contents[b"f"]
+    assert (new.content, new.chunks) == (old.content, old.chunks)
+    assert blocks.read(new) == data
+
+
+def test_given_content_that_waits_is_bounded_in_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_HELD_BYTES", 10_000)
+    line = Line(chunk_sizes=None, workers=1)
+    held = []
+    with line.pipeline:
+        for n in range(200):
+            data = bytes([n]) * 900
+            line.pipeline.submit(given(line, b"%d" % n, data, data=data))
+            held.append(line.pipeline._held_bytes)
+        line.pipeline.finish()
+        assert line.pipeline._held_bytes == 0
+    assert max(held) <= 10_000 + 32 * 900
+    assert len(line.contents) == 200
+
+
+def test_external_files_have_their_hashes_and_nothing_is_stored(tmp_path: Path) -> None:
+    data = os.urandom(50_000)
+    line, other = Line(), Line()
+    expected = other.store_all(write(tmp_path / "f", data))[os.fsencode(tmp_path / "f")]
+    with line.pipeline:
+        line.pipeline.submit(given(line, b"f", data, data=data, is_external=True))
+        line.pipeline.submit(given(line, b"s", b"small", data=b"small", is_external=True))
+        line.pipeline.finish()
+    assert line.contents[b"f"].chunks == expected.chunks
+    assert line.contents[b"f"].new_bytes == line.contents[b"s"].new_bytes == 0
+    assert list(line.store.iter_names()) == []
+
+
+def test_a_bulk_object_beside_the_chunks_if_asked_for(tmp_path: Path) -> None:
+    large, small = os.urandom(50_000), b"x" * 1000
+    line = Line()
+    line.pipeline = Pipeline(
+        ObjectWriter(line.store, HashAlgorithm.SHA1, CompressionChoice.FAST.compressor),
+        workers=2,
+        chunk_sizes=SIZES,
+        compression=Compression.ZLIB,
+        with_bulk=True,
+    )
+    paths = [write(tmp_path / "l", large), write(tmp_path / "s", small)]
+    contents = list(line.store_all(*paths).values())
+    assert len(contents[0].chunks) > 1 and contents[0].content is not None
+    assert line.read(contents[0]) == large
+    stored = sum(
+        len(read_file(line.store, name, limit=1 << 20)) for name in line.store.iter_names()
+    )
+    assert contents[0].new_bytes + contents[1].new_bytes == stored
+    assert contents[1].chunks == ()

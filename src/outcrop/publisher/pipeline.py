@@ -7,6 +7,9 @@ file or one chunk, and no more chunks wait than there are workers.
 
 Files may change while they are read. A worker looks at a file after reading it, and reads again if
 it is not as it was seen before; after a few attempts the file is named in an error.
+
+Content that is no file (a member of an archive) comes in memory, bounded in sum, or in blocks that
+are cut as they come.
 """
 
 import errno
@@ -14,7 +17,7 @@ import os
 import queue
 import stat
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -23,12 +26,13 @@ from outcrop.formats.catalog import Chunk
 from outcrop.formats.chunking import ChunkSizes, Cutter
 from outcrop.formats.hashes import Compression, ContentHash, HashAlgorithm, Suffix
 from outcrop.publisher.errors import LimitExceeded, SourceChanged, SourceUnreadable
-from outcrop.repository.object_writer import ObjectWriter
+from outcrop.repository.object_writer import ObjectWriter, StoredObject
 
 _ATTEMPTS: Final = 4
 _BATCH_FILES: Final = 32
 _BATCH_BYTES: Final = 1 << 20
 _JOBS_IN_FLIGHT: Final = 2048
+_HELD_BYTES: Final = 32 << 20
 _READ_BYTES: Final = 1 << 20
 _MAX_WHOLE_BYTES: Final = 1 << 30
 _REPLACED: Final = (errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENXIO)
@@ -38,17 +42,23 @@ _OPEN_FLAGS: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 @dataclass(slots=True)
 class FileJob:
-    """A regular file to be stored: where it is, and how `lstat` saw it."""
+    """A regular file to be stored: where it is, and how `lstat` saw it.
+
+    `done` is called in the thread that runs the pipeline when the file is stored. With `data`, all
+    that the file holds, nothing is read and `path` only names it. An external file is hashed, chunk
+    by chunk as any other, but nothing of it is stored.
+    """
 
     path: bytes
     seen: os.stat_result
     done: Callable[["FileContent"], None]
-    """Called in the thread that runs the pipeline when the file is stored."""
+    data: bytes | None = None
+    is_external: bool = False
 
 
 @dataclass(slots=True)
 class FileContent:
-    """What became of a file. `content` is `None` for a chunked one.
+    """What became of a file. `content` is `None` for a chunked one that has no bulk object.
 
     `seen` is how the file was when it was read, which may be later than the job says.
     """
@@ -89,7 +99,8 @@ _Outcome = list[tuple[FileJob, FileContent]] | BaseException
 class Pipeline:
     """Stores files with worker threads. Use as a context manager, from one thread.
 
-    `chunk_sizes` of `None` stores every file in one piece.
+    `chunk_sizes` of `None` stores every file in one piece. `with_bulk` stores chunked files a
+    second time in one piece, for clients that know no chunks.
     """
 
     def __init__(
@@ -99,13 +110,16 @@ class Pipeline:
         workers: int,
         chunk_sizes: ChunkSizes | None,
         compression: Compression,
+        with_bulk: bool = False,
     ) -> None:
         self.writer = writer
+        self._with_bulk = with_bulk
         self._chunk_sizes = chunk_sizes
         self.compression = compression
         self._batch: list[FileJob] = []
         self._batch_bytes = 0
         self._in_flight = 0
+        self._held_bytes = 0
         self._tasks: queue.SimpleQueue[list[FileJob] | _ChunkTask | None] = queue.SimpleQueue()
         self._outcomes: queue.SimpleQueue[_Outcome] = queue.SimpleQueue()
         self._chunk_slots = threading.Semaphore(workers)
@@ -133,10 +147,30 @@ class Pipeline:
         """Have a file stored. Calls `done` of earlier jobs; raises what one of them failed with."""
         self._batch.append(job)
         self._batch_bytes += job.seen.st_size
+        if job.data is not None:
+            self._held_bytes += len(job.data)
         if len(self._batch) >= _BATCH_FILES or self._batch_bytes >= _BATCH_BYTES:
             self._flush()
-        while self._in_flight > _JOBS_IN_FLIGHT:
+        while self._in_flight > _JOBS_IN_FLIGHT or (
+            self._in_flight and self._held_bytes > _HELD_BYTES
+        ):
             self._finish_some()
+
+    def submit_blocks(self, job: FileJob, blocks: Iterable[bytes]) -> None:
+        """Have a file stored whose content comes in blocks; all are taken before this returns.
+
+        They must be `job.seen.st_size` bytes in sum.
+        """
+        sizes = self._chunk_sizes
+        if sizes is None or job.seen.st_size <= sizes.minimum:
+            _check_whole(job, job.seen.st_size)
+            job.data = b"".join(blocks)
+            self.submit(job)
+            return
+        self._in_flight += 1
+        content = self._close(self._store_pieces(job, job.seen, _pieces(blocks, Cutter(sizes))))
+        if content is not None:
+            self._outcomes.put([(job, content)])
 
     def finish(self) -> None:
         """Return when every job is done."""
@@ -157,6 +191,9 @@ class Pipeline:
             raise outcome
         self._in_flight -= len(outcome)
         for job, content in outcome:
+            if job.data is not None:
+                self._held_bytes -= len(job.data)
+                job.data = None
             job.done(content)
 
     # --- worker threads ---
@@ -185,6 +222,8 @@ class Pipeline:
 
     def _store_file(self, job: FileJob) -> FileContent | None:
         """Store one file; `None`: chunks of it are still under way and will tell."""
+        if job.data is not None:
+            return self._store_data(job, job.data)
         seen = job.seen
         for _attempt in range(_ATTEMPTS):
             try:
@@ -193,14 +232,15 @@ class Pipeline:
                     if self._chunk_sizes is None or seen.st_size <= self._chunk_sizes.minimum:
                         plain, large = _read_whole(fd, seen.st_size, job), None
                     else:
-                        plain, large = b"", self._read_large(fd, seen, self._chunk_sizes, job)
+                        pieces = _pieces(_blocks(fd, seen.st_size), Cutter(self._chunk_sizes))
+                        plain, large = b"", self._store_pieces(job, seen, pieces)
                     after = os.fstat(fd)
                 finally:
                     os.close(fd)
             except OSError as error:
                 raise _unreadable(job, error) from error
             if _is_same(seen, after):
-                return self._store_whole(seen, plain) if large is None else self._close(large)
+                return self._store_whole(job, seen, plain) if large is None else self._close(large)
             if not stat.S_ISREG(after.st_mode):
                 raise SourceChanged(f"{_shown(job)} is no regular file any more")
             seen = after
@@ -209,33 +249,56 @@ class Pipeline:
             hint="publish from a snapshot, or when nothing writes to the source",
         )
 
-    def _store_whole(self, seen: os.stat_result, plain: bytes) -> FileContent:
-        stored = self.writer.put(plain, Suffix.FILE, self.compression)
+    def _store_data(self, job: FileJob, data: bytes) -> FileContent | None:
+        if self._chunk_sizes is None or len(data) <= self._chunk_sizes.minimum:
+            return self._store_whole(job, job.seen, data)
+        pieces = _pieces((data,), Cutter(self._chunk_sizes))
+        return self._close(self._store_pieces(job, job.seen, pieces))
+
+    def _put(self, job: FileJob, plain: bytes, suffix: Suffix) -> StoredObject:
+        if job.is_external:
+            return StoredObject(self.writer.identify(plain, self.compression), 0)
+        return self.writer.put(plain, suffix, self.compression)
+
+    def _store_whole(self, job: FileJob, seen: os.stat_result, plain: bytes) -> FileContent:
+        stored = self._put(job, plain, Suffix.FILE)
         return FileContent(seen, self.compression, stored.hash, (), stored.new_bytes)
 
-    def _read_large(
-        self, fd: int, seen: os.stat_result, sizes: ChunkSizes, job: FileJob
+    def _store_pieces(
+        self, job: FileJob, seen: os.stat_result, pieces: Iterable[tuple[bytes, bool]]
     ) -> _LargeFile:
-        """Read and cut a file; every chunk becomes a task, or is stored here if others are busy."""
+        """Every chunk of a file becomes a task, or is stored here if others are busy."""
         file = _LargeFile(job, FileContent(seen, self.compression))
+        whole: list[bytes] = []
         offset = 0
-        for piece, is_last in _pieces(fd, seen.st_size, Cutter(sizes)):
+        for piece, is_last in pieces:
             if is_last and not offset:
-                file.content = self._store_whole(seen, piece)
+                file.content = self._store_whole(job, seen, piece)
                 break
             task = _ChunkTask(file, offset, piece)
             offset += len(piece)
+            if self._with_bulk and not job.is_external:
+                _check_whole(job, offset)
+                whole.append(piece)
             with file.lock:
                 file.missing += 1
             if not is_last and self._chunk_slots.acquire(blocking=False):
                 self._tasks.put(task)
             else:
                 self._store_chunk(task)
+        if whole:
+            self._store_bulk(file, b"".join(whole))
         return file
 
+    def _store_bulk(self, file: _LargeFile, plain: bytes) -> None:
+        stored = self._put(file.job, plain, Suffix.FILE)
+        with file.lock:
+            file.content.content = stored.hash
+            file.content.new_bytes += stored.new_bytes
+
     def _store_chunk(self, task: _ChunkTask) -> None:
-        stored = self.writer.put(task.data, Suffix.CHUNK, self.compression)
         file = task.file
+        stored = self._put(file.job, task.data, Suffix.CHUNK)
         with file.lock:
             file.chunks.append(Chunk(task.offset, len(task.data), stored.hash))
             file.content.new_bytes += stored.new_bytes
@@ -255,14 +318,19 @@ def _with_chunks(file: _LargeFile) -> FileContent:
     return file.content
 
 
-def _pieces(fd: int, size: int, cutter: Cutter) -> Iterator[tuple[bytes, bool]]:
-    """A file's chunks with whether it is the last: no bytes are held beyond the current one.
+def _blocks(fd: int, size: int) -> Iterator[bytes]:
+    """What a file holds. Ends not far beyond `size`: a file that has more is being written to."""
+    position = 0
+    while position <= size and (block := os.read(fd, _READ_BYTES)):
+        yield block
+        position += len(block)
 
-    Reading stops not far beyond `size`: a file that has more is being written to.
-    """
+
+def _pieces(blocks: Iterable[bytes], cutter: Cutter) -> Iterator[tuple[bytes, bool]]:
+    """The chunks with whether it is the last: no bytes are held beyond the current one."""
     parts: list[bytes] = []
     start = position = 0
-    while position <= size and (block := os.read(fd, _READ_BYTES)):
+    for block in blocks:
         for mark in cutter.feed(block):
             parts.append(block[max(start - position, 0) : mark - position])
             yield b"".join(parts), False
@@ -275,15 +343,19 @@ def _pieces(fd: int, size: int, cutter: Cutter) -> Iterator[tuple[bytes, bool]]:
 
 def _read_whole(fd: int, size: int, job: FileJob) -> bytes:
     """All bytes of a file, and one more if there is: that tells that it grew."""
-    if size > _MAX_WHOLE_BYTES:
-        raise LimitExceeded(
-            f"{_shown(job)} has {size} bytes, too many to be one object",
-            hint="set CVMFS_USE_FILE_CHUNKING=true",
-        )
+    _check_whole(job, size)
     data = os.read(fd, size + 1)
     while len(data) < size and (more := os.read(fd, size + 1 - len(data))):
         data += more
     return data
+
+
+def _check_whole(job: FileJob, size: int) -> None:
+    if size > _MAX_WHOLE_BYTES:
+        raise LimitExceeded(
+            f"{_shown(job)} has {size} bytes, too many to be one object",
+            hint="set CVMFS_USE_FILE_CHUNKING=true, CVMFS_GENERATE_LEGACY_BULK_CHUNKS=false",
+        )
 
 
 def _is_same(seen: os.stat_result, after: os.stat_result) -> bool:

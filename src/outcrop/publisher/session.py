@@ -161,6 +161,7 @@ def open_session(
             workers=workers or default_workers(),
             chunk_sizes=settings.chunk_sizes,
             compression=choice.stored_as,
+            with_bulk=settings.legacy_bulk_chunks,
         )
         yield PublishSession(
             settings=settings,

@@ -41,13 +41,20 @@ class ObjectWriter:
         compression: Compression = Compression.ZLIB,
     ) -> StoredObject:
         """Store one object. Two threads may write the same one; either is whole and right."""
-        stored = self._compressor(plain) if compression is Compression.ZLIB else plain
+        stored = self._pack(plain, compression)
         content_hash = ContentHash.of(stored, self.algorithm)
         name = f"data/{hash_file_name(content_hash)}{suffix.value}"
         if self._has(name, stored):
             return StoredObject(content_hash, 0)
         self.store.write(name, stored)
         return StoredObject(content_hash, len(stored))
+
+    def identify(self, plain: bytes, compression: Compression = Compression.ZLIB) -> ContentHash:
+        """The name of an object that is kept somewhere else; nothing is stored."""
+        return ContentHash.of(self._pack(plain, compression), self.algorithm)
+
+    def _pack(self, plain: bytes, compression: Compression) -> bytes:
+        return self._compressor(plain) if compression is Compression.ZLIB else plain
 
     def _has(self, name: str, stored: bytes) -> bool:
         """Whether the object is there, whole: one torn by a power cut gets written again."""
