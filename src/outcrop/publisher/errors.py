@@ -23,6 +23,22 @@ class TransactionOpen(PublishError):
     errno = errno.EBUSY
 
 
+class TransactionBusy(PublishError):
+    """Files of an open transaction are still being written."""
+
+    errno = errno.EBUSY
+
+
+class NoTransaction(PublishError):
+    """There is no open transaction to publish, to resume or to abort."""
+
+
+class CollectionInProgress(PublishError):
+    """Garbage collection or a check of the repository is under way."""
+
+    errno = errno.EBUSY
+
+
 class SourceUnreadable(PublishError):
     """Something in the source directory cannot be read."""
 

@@ -1,43 +1,108 @@
-"""One publisher at a time: a lock file in the spool area that the kernel releases for the dead."""
+"""Who may change a repository now: lock files in the spool area (spec 32).
 
+`is_publishing.lock` and `is_collecting.lock` are flock(2)-ed, so the kernel releases them for the
+dead. `in_transaction.lock` is a file that exists for as long as a transaction is open, through
+crashes and reboots; whoever is not in that transaction leaves the repository alone.
+"""
+
+import contextlib
 import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from outcrop.publisher.errors import PublishInProgress, TransactionOpen
+from outcrop.errors import OutcropError
+from outcrop.publisher.errors import CollectionInProgress, PublishInProgress, TransactionOpen
+
+TRANSACTION_LOCK = "in_transaction.lock"
+_PUBLISHING_LOCK = "is_publishing.lock"
+_COLLECTING_LOCK = "is_collecting.lock"
+_POLL_SECONDS = 0.05
+_MAX_COMMAND_BYTES = 80
 
 
 @contextmanager
-def publishing_lock(spool: Path, fqrn: str) -> Iterator[int]:
+def publishing_lock(
+    spool: Path, fqrn: str, *, wait_seconds: float = 0.0, within_transaction: bool = False
+) -> Iterator[int]:
     """Hold the repository's publishing lock; gives the kernel's time (ns) of taking it.
 
-    That is the clock that also stamps files. Raises PublishInProgress at once if another process
-    has the lock, TransactionOpen if `cvmfs_server transaction` was begun.
+    That is the clock that also stamps files. An open transaction is refused, but by those
+    `within_transaction`. Raises PublishInProgress if another process has the lock, TransactionOpen
+    if somebody's transaction is open, both for longer than `wait_seconds`.
     """
-    fd = os.open(spool / "is_publishing.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + wait_seconds
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                fd = stack.enter_context(_locked(spool / _PUBLISHING_LOCK, fqrn))
+                if within_transaction or not (spool / TRANSACTION_LOCK).exists():
+                    break
+                error: OutcropError = _transaction_open(fqrn)
+            except PublishInProgress as busy:
+                error = busy
+            stack.close()
+            if time.monotonic() >= deadline:
+                raise error
+            time.sleep(_POLL_SECONDS)
+        yield os.fstat(fd).st_mtime_ns
+
+
+@contextmanager
+def collecting_lock(spool: Path, fqrn: str) -> Iterator[None]:
+    """Keep garbage collection and checks apart; whoever collects holds `publishing_lock`, too.
+
+    Raises CollectionInProgress.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(_locked(spool / _COLLECTING_LOCK, fqrn))
+        except PublishInProgress as busy:
+            raise CollectionInProgress(
+                f"{fqrn}: garbage is collected, or the repository checked, at this time ({busy})",
+                hint="wait until it has finished, and try again",
+            ) from None
+        yield
+
+
+@contextmanager
+def _locked(file: Path, fqrn: str) -> Iterator[int]:
+    """Have a lock file to oneself, our process id in it. Raises PublishInProgress."""
+    fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise PublishInProgress(
-                f"{fqrn}: {_owner(fd)} is publishing",
-                hint="wait until it has finished, and publish again",
+                f"{fqrn}: {_owner(fd)} is changing the repository",
+                hint="wait until it has finished, and try again",
             ) from None
-        if (spool / "in_transaction.lock").exists():
-            raise TransactionOpen(
-                f"{fqrn}: a transaction is open",
-                hint="publish or abort it with the tool it was begun with",
-            )
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-        yield os.fstat(fd).st_mtime_ns
+        yield fd
         os.ftruncate(fd, 0)
     finally:
         os.close(fd)
 
 
+def _transaction_open(fqrn: str) -> TransactionOpen:
+    return TransactionOpen(
+        f"{fqrn}: a transaction is open",
+        hint=f"publish it (outcrop publish {fqrn}) or abort it (outcrop abort {fqrn}) first; "
+        "one begun with cvmfs_server with that tool",
+    )
+
+
 def _owner(fd: int) -> str:
+    """The process whose id is in a lock file, and what it runs as far as that can be known."""
     text = os.pread(fd, 20, 0).decode("ascii", "replace").strip()
-    return f"process {text}" if text.isdecimal() else "another process"
+    if not text.isdecimal():
+        return "another process"
+    with contextlib.suppress(OSError):
+        words = Path(f"/proc/{text}/cmdline").read_bytes()[:_MAX_COMMAND_BYTES].split(b"\0")
+        shown = b" ".join(words).decode("utf-8", "replace").strip()
+        if shown:
+            return f"process {text} ({shown})"
+    return f"process {text}"
