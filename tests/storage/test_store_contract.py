@@ -10,7 +10,13 @@ from tests.support.faults import FaultyStore, Kind
 from tests.support.objects import random_object, stored_object
 from tests.support.servers import Fault, HttpProxy, HttpServer
 
-from outcrop.storage.errors import InvalidName, ObjectCorrupt, ObjectNotFound, ObjectTooBig
+from outcrop.storage.errors import (
+    FileChanged,
+    InvalidName,
+    ObjectCorrupt,
+    ObjectNotFound,
+    ObjectTooBig,
+)
 from outcrop.storage.external import WithExternal
 from outcrop.storage.http import HttpSettings, HttpStore
 from outcrop.storage.local import LocalStore
@@ -288,3 +294,25 @@ def test_a_reader_sees_the_old_or_the_new_never_half(store: WritableStore) -> No
         stop.set()
         writer.join(timeout=30)
     assert seen <= {old, new}
+
+
+def test_a_file_is_replaced_only_where_it_is_what_was_expected(store: WritableStore) -> None:
+    with pytest.raises(FileChanged, match=r"\.cvmfspublished"):
+        store.replace(".cvmfspublished", b"one", b"zero")
+    store.replace(".cvmfspublished", b"one", None)
+    with pytest.raises(FileChanged):
+        store.replace(".cvmfspublished", b"other one", None)
+    store.replace(".cvmfspublished", b"two", b"one")
+    with pytest.raises(FileChanged):
+        store.replace(".cvmfspublished", b"other two", b"one")
+    assert read_file(store, ".cvmfspublished") == b"two"
+
+
+def test_a_store_holds_what_was_written_and_nothing_like_it(store: WritableStore) -> None:
+    assert not store.holds("data/aa/bb", b"content")
+    store.write("data/aa/bb", b"content")
+    assert store.holds("data/aa/bb", b"content")
+    assert not store.holds("data/aa/bb", b"content and more")
+    assert not store.holds("data/aa/bb", b"con")
+    with pytest.raises(InvalidName):
+        store.holds("../outside", b"x")

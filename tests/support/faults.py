@@ -75,6 +75,17 @@ class FaultyStore:
             self._strike(name)
         self._writable.remove(name)
 
+    def replace(self, name: str, data: bytes, expected: bytes | None) -> None:
+        if self._is_failing():
+            self._strike(name)
+            if self._kind is Kind.FULL:
+                raise StorageFull(f"{name}: injected full disk")
+            data = _spoil(data, self._kind)
+        self._writable.replace(name, data, expected)
+
+    def holds(self, name: str, data: bytes) -> bool:
+        return self._writable.holds(name, data)
+
     def exists(self, name: str) -> bool:
         return self._writable.exists(name)
 

@@ -28,6 +28,12 @@ class ObjectTooBig(StorageError):
     """The object is larger than the reader was prepared to take."""
 
 
+class FileChanged(StorageError):
+    """A file was to be replaced, but it is not any more what it was when it was read."""
+
+    is_retryable = True
+
+
 class StorageUnavailable(StorageError):
     """No server, proxy or disk gave an answer in time."""
 
@@ -38,6 +44,19 @@ class StorageFull(StorageError):
     """The disk or the quota has no room, even after evicting what could go."""
 
     errno = errno.ENOSPC
+
+
+class AccessDenied(StorageError):
+    """The service knows no such user, or the user may not do this."""
+
+    errno = errno.EACCES
+
+
+class StorageSettingsError(OutcropError):
+    """Where a repository is to be stored is said in a way that cannot be."""
+
+    exit_code = 7
+    errno = errno.EINVAL
 
 
 class StorageReadOnly(StorageError):

@@ -1,21 +1,25 @@
 """A store in a directory: a stratum 0's storage as the web server serves it (spec 1, 29)."""
 
 import ctypes
+import fcntl
 import itertools
 import os
 import secrets
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from outcrop.storage.errors import (
+    FileChanged,
     ObjectCorrupt,
     ObjectNotFound,
+    ObjectTooBig,
     StorageUnavailable,
     read_error,
     write_error,
 )
-from outcrop.storage.store import Sink, check_name
+from outcrop.storage.store import Sink, check_name, read_file
 
 _BLOCK_BYTES = 1 << 20
 _TRANSACTIONS = "data/txn"
@@ -71,6 +75,45 @@ class LocalStore:
         except OSError as error:
             _remove_file(temporary)
             raise write_error(error, place) from error
+
+    def replace(self, name: str, data: bytes, expected: bytes | None) -> None:
+        """Put a file where `expected` is what is there now. Raises FileChanged.
+
+        Processes of this machine take turns by a lock on the directory.
+        """
+        check_name(name)
+        with self._turn():
+            if self._read(name) != expected:
+                raise FileChanged(f"{self._prefix}{name}: somebody else wrote it meanwhile")
+            self.write(name, data)
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            fd = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise write_error(error, str(self.root)) from error
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
+
+    def _read(self, name: str) -> bytes | None:
+        try:
+            return read_file(self, name)
+        except ObjectNotFound:
+            return None
+
+    def holds(self, name: str, data: bytes) -> bool:
+        """Whether the file is there, whole: one torn by a power cut gets written again."""
+        if not self.exists(name):
+            return False
+        try:
+            return read_file(self, name, limit=len(data)) == data
+        except (ObjectNotFound, ObjectTooBig):
+            return False
 
     def _create(self, temporary: str) -> int:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterator, Mapping
 
-from outcrop.storage.errors import ObjectCorrupt, ObjectNotFound, StorageUnavailable
+from outcrop.storage.errors import FileChanged, ObjectCorrupt, ObjectNotFound, StorageUnavailable
 from outcrop.storage.store import Sink, check_name
 
 
@@ -46,6 +46,20 @@ class MemoryStore:
         check_name(name)
         with self._lock:
             self._files[name] = bytes(data)
+
+    def replace(self, name: str, data: bytes, expected: bytes | None) -> None:
+        """Put a file where `expected` is what is there now. Raises FileChanged."""
+        check_name(name)
+        with self._lock:
+            if self._files.get(name) != expected:
+                raise FileChanged(f"{name}: changed meanwhile")
+            self._files[name] = bytes(data)
+
+    def holds(self, name: str, data: bytes) -> bool:
+        """Whether the file is there with this content."""
+        check_name(name)
+        with self._lock:
+            return self._files.get(name) == data
 
     def exists(self, name: str) -> bool:
         """Whether the file is there."""

@@ -64,8 +64,20 @@ class WritableStore(ObjectStore, Protocol):
     def write(self, name: str, data: bytes) -> None:
         """Put a file, replacing what was there. Raises StorageFull, StorageReadOnly."""
 
+    def replace(self, name: str, data: bytes, expected: bytes | None) -> None:
+        """Put a file where `expected` is what is there now (`None`: nothing). Else: FileChanged.
+
+        Of two who expect the same only one gets through, as far as the place can see to that.
+        """
+
     def exists(self, name: str) -> bool:
         """Whether the file is there."""
+
+    def holds(self, name: str, data: bytes) -> bool:
+        """Whether the file is there with this content, as far as that can be told cheaply.
+
+        False makes the caller write it, so a store may always say so.
+        """
 
     def remove(self, name: str) -> None:
         """Delete the file; it need not exist."""
