@@ -42,6 +42,13 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "publish": "Make a subtree equal to a directory, as a new revision.",
         "serve": "Serve repositories over HTTP.",
     },
+    "Administer": {
+        "list": "List the repositories of this machine.",
+        "resign": "Sign the whitelist anew before it expires.",
+        "masterkey": "Keep the master key on a PKCS #11 token.",
+        "alterfs": "Allow or forbid replication.",
+        "rmfs": "Remove a repository.",
+    },
     "Other": {
         "completion": "Print the completion script of a shell.",
     },

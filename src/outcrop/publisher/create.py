@@ -46,7 +46,7 @@ WHITELIST_SECONDS: Final = 30 * 86400
 STRATUM0_URL: Final = "http://127.0.0.1:8000/cvmfs/"
 """Where `outcrop serve` serves unless told otherwise."""
 
-_MASTER_REPLICA: Final = b"This file marks the repository as replicatable to stratum 1 servers\n"
+MASTER_REPLICA: Final = b"This file marks the repository as replicatable to stratum 1 servers\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +228,7 @@ class _FirstRevision:
         self._store.write(
             WHITELIST, sign_whitelist(whitelist, key_signer(self._keys.master_key_pem), algorithm)
         )
-        self._store.write(".cvmfs_master_replica", _MASTER_REPLICA)
+        self._store.write(".cvmfs_master_replica", MASTER_REPLICA)
 
     def publish(self) -> Manifest:
         """Store revision 0 (nobody will see it) and publish revision 1 on top."""

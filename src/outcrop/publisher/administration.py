@@ -1,0 +1,129 @@
+"""What an administrator does to whole repositories: list them, mark them, remove them."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from outcrop.errors import OutcropError
+from outcrop.formats.parameters import parse_parameters
+from outcrop.publisher.create import MASTER_REPLICA
+from outcrop.publisher.errors import PublishError
+from outcrop.publisher.lock import publishing_lock
+from outcrop.publisher.session import local_errors
+from outcrop.publisher.settings import StratumZeroSettings
+from outcrop.repository.commit import MANIFEST
+from outcrop.storage.local import LocalStore
+from outcrop.storage.locations import Locations
+from outcrop.storage.store import WritableStore
+
+REPLICA_MARKER = ".cvmfs_master_replica"
+_MAX_CONFIG_BYTES = 1 << 20
+
+
+class NotARepository(PublishError):
+    """A directory that is to be deleted does not look like a stored repository."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalRepository:
+    """A repository that is published or replicated here, by its `server.conf`.
+
+    `kind` is `stratum0` or `stratum1`; `problem` tells why nothing more could be found out.
+    """
+
+    fqrn: str
+    kind: str
+    upstream: str = ""
+    is_in_transaction: bool = False
+    problem: str | None = None
+
+
+def list_repositories(locations: Locations) -> Iterator[LocalRepository]:
+    """Everything that is configured below `repositories.d`, by name."""
+    directory = locations.server_config("x").parent
+    if not directory.is_dir():
+        return
+    for entry in sorted(directory.iterdir()):
+        file = entry / "server.conf"
+        if not file.is_file():
+            continue
+        try:
+            with file.open("rb") as opened:
+                assignments = parse_parameters(opened.read(_MAX_CONFIG_BYTES), environment={})
+        except (OutcropError, OSError) as error:
+            yield LocalRepository(entry.name, "unknown", problem=f"{file}: {error}")
+            continue
+        values = {assignment.name: assignment.value for assignment in assignments}
+        spool = Path(values.get("CVMFS_SPOOL_DIR") or locations.spool(entry.name))
+        yield LocalRepository(
+            values.get("CVMFS_REPOSITORY_NAME") or entry.name,
+            values.get("CVMFS_REPOSITORY_TYPE") or "stratum0",
+            values.get("CVMFS_UPSTREAM_STORAGE", ""),
+            (spool / "in_transaction.lock").exists(),
+        )
+
+
+def set_replicable(store: WritableStore, *, is_replicable: bool) -> None:
+    """Allow stratum 1 servers to replicate a repository, or not."""
+    if is_replicable:
+        store.write(REPLICA_MARKER, MASTER_REPLICA)
+    else:
+        store.remove(REPLICA_MARKER)
+    store.sync()
+
+
+@dataclass(frozen=True, slots=True)
+class RemovedRepository:
+    """What was deleted, and which key files are still there."""
+
+    fqrn: str
+    kept_data: bool
+    kept_keys: tuple[Path, ...]
+
+
+def remove_repository(
+    locations: Locations, fqrn: str, *, keep_data: bool = False, store: WritableStore | None = None
+) -> RemovedRepository:
+    """Delete a repository: its manifest first, so that it is gone at once, its settings last.
+
+    Keys stay: they may be the only ones. Interrupted, it goes on when called again. Raises
+    RepositoryNotFound, PublishInProgress, TransactionOpen, StorageError.
+    """
+    settings = StratumZeroSettings.read(locations, fqrn)
+    with local_errors(fqrn):
+        settings.spool.mkdir(parents=True, exist_ok=True)
+        with publishing_lock(settings.spool, fqrn):
+            if not keep_data:
+                _remove_data(settings, store)
+            shutil.rmtree(settings.spool)
+            shutil.rmtree(locations.server_config(fqrn))
+    kept = tuple(sorted(locations.keys.glob(f"{fqrn}.*")))
+    return RemovedRepository(fqrn, keep_data, kept)
+
+
+def _remove_data(settings: StratumZeroSettings, store: WritableStore | None) -> None:
+    if store is not None:
+        _unpublish(store)
+        for name in list(store.iter_names()):
+            store.remove(name)
+        return
+    directory = settings.storage
+    if not directory.is_dir():
+        return
+    for entry in directory.iterdir():
+        if not entry.name.startswith(".cvmfs") and entry.name not in _OWN_NAMES:
+            raise NotARepository(
+                f"{entry} is nothing that belongs to a repository",
+                hint="move it away, or keep the data and delete it yourself",
+            )
+    _unpublish(LocalStore(directory))
+    shutil.rmtree(directory)
+
+
+def _unpublish(store: WritableStore) -> None:
+    store.remove(MANIFEST)
+    store.sync()
+
+
+_OWN_NAMES = ("data", "stats", "api")
