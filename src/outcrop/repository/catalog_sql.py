@@ -12,11 +12,13 @@ _SELECT = f"SELECT {', '.join(COLUMNS)} FROM catalog "
 SELECT_ENTRY = _SELECT + _AT
 SELECT_ENTRIES = _SELECT + "WHERE parent_1 = ? AND parent_2 = ?"
 SELECT_ANY_ENTRY = "SELECT 1 FROM catalog WHERE parent_1 = ? AND parent_2 = ? LIMIT 1"
-SELECT_LINKS = f"SELECT hardlinks, flags FROM catalog {_AT}"
+SELECT_OLD = f"SELECT hardlinks, flags, mode, size, xattr IS NOT NULL FROM catalog {_AT}"
+"""What has to be known of a row that is about to be replaced."""
+
 SELECT_HIGHEST_LINKS = "SELECT coalesce(max(hardlinks), 0) FROM catalog"
 SELECT_CHUNKS = f"SELECT offset, size, hash FROM chunks {_AT} ORDER BY offset"
 SELECT_NESTED = "SELECT path, sha1, size FROM nested_catalogs"
-SELECT_ROW_IDS = "SELECT count(*), coalesce(max(rowid), 0) FROM catalog"
+SELECT_HIGHEST_ROW_ID = "SELECT coalesce(max(rowid), 0) FROM catalog"
 
 UPSERT_ENTRY = (
     f"INSERT INTO catalog ({_COLUMN_LIST}) VALUES ("
@@ -58,16 +60,44 @@ DELETE_MOVED = (
     "DELETE FROM temp.moved",
 )
 
-_SHIFTED_LIST = _COLUMN_LIST.replace(
-    "hardlinks", "CASE WHEN hardlinks >> 32 THEN hardlinks + :shift ELSE hardlinks END"
-)
+_SHIFTED = "CASE WHEN hardlinks >> 32 THEN hardlinks + :shift ELSE hardlinks END"
 COPY_MOVED = (
-    f"INSERT INTO target.catalog ({_COLUMN_LIST}) SELECT {_SHIFTED_LIST} FROM main.catalog "
+    f"INSERT INTO target.catalog ({_COLUMN_LIST}) "
+    f"SELECT {_COLUMN_LIST.replace('hardlinks', _SHIFTED)} FROM main.catalog "
     "WHERE rowid IN (SELECT id FROM temp.moved) ORDER BY rowid",
     f"INSERT INTO target.chunks ({_CHUNK_COLUMNS}) SELECT {_CHUNK_COLUMNS} FROM main.chunks "
     "WHERE (md5path_1, md5path_2) IN (SELECT a, b FROM temp.moved)",
 )
 """Copy these rows to the attached database `target`, hard link groups renumbered by `shift`."""
+
+SELECT_PLACES = "SELECT rowid, md5path_1, md5path_2, parent_1, parent_2, name, flags FROM catalog"
+SELECT_MOVED_PLACES = f"{SELECT_PLACES} WHERE rowid IN (SELECT id FROM temp.moved)"
+CREATE_RELOCATED = (
+    "CREATE TEMP TABLE IF NOT EXISTS relocated "
+    "(id INTEGER PRIMARY KEY, a INTEGER, b INTEGER, parent_a INTEGER, parent_b INTEGER)"
+)
+INSERT_RELOCATED = "INSERT INTO temp.relocated VALUES (?, ?, ?, ?, ?)"
+DELETE_RELOCATED = "DELETE FROM temp.relocated"
+_UNLINKED = "CASE WHEN flags & 1 THEN hardlinks ELSE 1 END"
+
+
+def relocate_statements(schema: str, *, keeps_links: bool) -> tuple[str, str]:
+    """Copy the rows in `relocated` to a database under their new keys.
+
+    Hard link groups are renumbered by `:shift`, or broken up.
+    """
+    values = _COLUMN_LIST.partition(_ALL_COLUMNS[4])
+    links = _SHIFTED if keeps_links else _UNLINKED
+    return (
+        f"INSERT INTO {schema}.catalog ({_COLUMN_LIST}) "
+        f"SELECT r.a, r.b, r.parent_a, r.parent_b, {links}{values[2]} "
+        "FROM temp.relocated r CROSS JOIN main.catalog c WHERE c.rowid = r.id ORDER BY r.id",
+        f"INSERT INTO {schema}.chunks ({_CHUNK_COLUMNS}) "
+        "SELECT r.a, r.b, k.offset, k.size, k.hash FROM main.chunks k "
+        "CROSS JOIN main.catalog c ON c.md5path_1 = k.md5path_1 AND c.md5path_2 = k.md5path_2 "
+        "CROSS JOIN temp.relocated r ON r.id = c.rowid",
+    )
+
 
 COMPACT = (
     f"CREATE TEMP TABLE dense AS SELECT {_COLUMN_LIST} FROM catalog ORDER BY rowid",
@@ -80,17 +110,30 @@ COMPACT = (
 )
 """Number the rows without gaps and give unused pages back (spec 6.8)."""
 
-COUNT = """SELECT
+_COUNT = """SELECT
  coalesce(sum(kind = 32768), 0), coalesce(sum(kind = 40960), 0),
  coalesce(sum(kind NOT IN (32768, 40960, 16384)), 0), coalesce(sum(kind = 16384), 0),
  (SELECT count(*) FROM nested_catalogs),
- coalesce(sum(chunked), 0), (SELECT count(*) FROM chunks),
+ coalesce(sum(chunked), 0), (SELECT count(*) FROM main.chunks{chunks}),
  coalesce(sum(size * (kind = 32768)), 0), coalesce(sum(size * chunked), 0),
  coalesce(sum(has_xattr), 0), coalesce(sum(external), 0), coalesce(sum(size * external), 0)
  FROM (SELECT mode & 61440 AS kind, size, xattr IS NOT NULL AS has_xattr,
   (mode & 61440) = 32768 AND flags & 64 <> 0 AS chunked,
-  (mode & 61440) = 32768 AND flags & 128 <> 0 AS external FROM catalog)"""
-"""The counters of a catalog's own rows, in the order of `Counters`; 32768 is S_IFREG, …"""
+  (mode & 61440) = 32768 AND flags & 128 <> 0 AS external FROM main.catalog{rows})"""
+
+
+def count_statement(within: str = "") -> str:
+    """The counters of all rows, in the order of `Counters`, or of those in a temporary table.
+
+    The table has columns `id` (row id) and `a`, `b` (key). 32768 is S_IFREG, …
+    """
+    if not within:
+        return _COUNT.format(rows="", chunks="")
+    return _COUNT.format(
+        rows=f" WHERE rowid IN (SELECT id FROM temp.{within})",
+        chunks=f" WHERE (md5path_1, md5path_2) IN (SELECT a, b FROM temp.{within})",
+    )
+
 
 UPGRADE_COLUMNS = (
     ("nested_catalogs", "size", "INTEGER"),

@@ -2,18 +2,17 @@
 
 Statements only; which path belongs to which catalog is `repository.editor`'s knowledge. Rows are
 written with upserts so that an entry that stays keeps its row id (clients make inodes of them).
-The counters of the catalog's own rows are not kept up to date while editing but counted once, when
-it is sealed: that is exact whatever happened, and far cheaper than compressing the result.
+The counters of the catalog's own rows follow every edit, so sealing costs what changed.
 """
 
 import sqlite3
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
 from outcrop.errors import FormatError
 from outcrop.formats.catalog import (
-    COUNTER_NAMES,
     DDL,
     SCHEMA,
     SCHEMA_REVISION,
@@ -23,22 +22,17 @@ from outcrop.formats.catalog import (
     EntryFlags,
     NestedCatalog,
     Statistics,
-    check_schema,
     parent_hash,
     path_hash,
 )
 from outcrop.formats.hashes import ContentHash
 from outcrop.repository import catalog_sql as sql
+from outcrop.repository.catalog_files import compact, connect, count_rows, set_properties, upgrade
+from outcrop.repository.tally import Tally
 
 Edit = tuple[DirectoryEntry, Sequence[Chunk]]
 """An entry to be written, with its chunks (none but for chunked files)."""
 
-PAGE_BYTES = 1024
-"""Upstream's page size. Bigger pages save a tenth of the reading time of huge catalogs and make
-the small ones, which most are, three times as large in every client's cache; compressed they are
-alike."""
-
-_PAGE_CACHE_KIB = 32 << 10
 _NULL_HASH_TEXT = "0" * 40
 
 
@@ -58,6 +52,7 @@ class WorkingCatalog:
         self.nested: dict[bytes, NestedCatalog | None] = {}
         self.subtree = Counters()
         self.base_total = Counters()
+        self._tally = Tally(Counters())
         self._connection: sqlite3.Connection | None = None
         self._highest_group: int | None = None
 
@@ -65,12 +60,11 @@ class WorkingCatalog:
     def create(cls, file: Path, mountpoint: bytes, *, now: int) -> Self:
         """Make an empty catalog of revision 0; its root entry has to be put in."""
         catalog = cls(file, mountpoint, None)
-        database = catalog._open(new=True)
+        catalog._connection = database = connect(file, new=True)
         for statement in DDL:
             database.execute(statement)
-        catalog._set_properties(
-            schema=SCHEMA, schema_revision=SCHEMA_REVISION, revision=0, last_modified=now
-        )
+        properties = {"schema_revision": SCHEMA_REVISION, "revision": 0, "last_modified": now}
+        catalog.set_properties(schema=SCHEMA, **properties)
         if mountpoint:
             database.execute(sql.INSERT_ROOT_PREFIX, (mountpoint,))
         catalog.is_dirty = True
@@ -81,16 +75,17 @@ class WorkingCatalog:
         """Take over a plain catalog file. Raises FormatError for what cannot be written to."""
         catalog = cls(file, mountpoint, base)
         try:
-            catalog._upgrade()
             catalog._load()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, FormatError) as error:
             raise FormatError(f"catalog {base}: {error}") from error
         return catalog
 
     @property
     def database(self) -> sqlite3.Connection:
         """The open file, inside a transaction."""
-        return self._connection if self._connection is not None else self._open()
+        if self._connection is None:
+            self._connection = connect(self.file, new=False)
+        return self._connection
 
     @property
     def is_open(self) -> bool:
@@ -111,46 +106,11 @@ class WorkingCatalog:
             self._connection = None
         self.file.unlink(missing_ok=True)
 
-    def _open(self, *, new: bool = False) -> sqlite3.Connection:
-        # One thread at a time, but not always the same: sealing is spread over several.
-        database = sqlite3.connect(self.file, isolation_level=None, check_same_thread=False)
-        database.text_factory = bytes
-        if new:
-            database.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-        for pragma in (
-            "journal_mode = OFF",  # scratch: a crash throws it away
-            "synchronous = OFF",
-            "locking_mode = EXCLUSIVE",
-            "temp_store = MEMORY",
-            "trusted_schema = OFF",
-            f"cache_size = -{_PAGE_CACHE_KIB}",
-        ):
-            database.execute(f"PRAGMA {pragma}")
-        database.execute("BEGIN")
-        self._connection = database
-        return database
-
-    def _upgrade(self) -> None:
-        """Bring a catalog of an older revision up to date, as upstream does (spec 6.1)."""
-        database = self.database
-        revision = check_schema(self.properties)
-        if self.properties.get("schema") != SCHEMA:
-            raise FormatError(
-                f"catalog {self.base} has schema {self.properties.get('schema')}; "
-                f"only {SCHEMA} can be written to"
-            )
-        if revision >= SCHEMA_REVISION:
-            return
-        for table, column, kind in sql.UPGRADE_COLUMNS:
-            present = {row[1].decode() for row in database.execute(f"PRAGMA table_info({table})")}
-            if column not in present:
-                database.execute(f"ALTER TABLE {table} ADD {column} {kind}")
-        database.execute(sql.CREATE_BIND_MOUNTPOINTS)
-        database.executemany("INSERT OR IGNORE INTO statistics VALUES (?, ?)", Statistics().rows())
-        self._set_properties(schema_revision=SCHEMA_REVISION)
-
     def _load(self) -> None:
+        was_older = upgrade(self.database, self.properties)
         statistics = self.statistics
+        own = count_rows(self.database) if was_older else statistics.self_
+        self._tally = Tally(own)
         self.subtree = statistics.subtree
         self.base_total = statistics.total
         for path, text, size in self.database.execute(sql.SELECT_NESTED):
@@ -169,11 +129,9 @@ class WorkingCatalog:
         rows = self.database.execute("SELECT counter, value FROM statistics")
         return Statistics.from_rows(rows)
 
-    def _set_properties(self, **values: str | int) -> None:
-        self.database.executemany(
-            sql.UPSERT_PROPERTY,
-            [(key, str(value)) for key, value in values.items()],
-        )
+    def set_properties(self, **values: str | int) -> None:
+        """Write rows of the `properties` table."""
+        set_properties(self.database, **values)
 
     # --- reading ---
 
@@ -218,7 +176,7 @@ class WorkingCatalog:
         groups: dict[int, int] = {}
         rows: list[tuple[Any, ...]] = []
         chunk_rows: list[tuple[Any, ...]] = []
-        for entry, chunks in edits:
+        for entry, chunks in {edit[0].name: edit for edit in edits}.values():
             path = directory + b"/" + entry.name
             key = path_hash(path)
             if not fresh and self._release(key, parent):
@@ -229,6 +187,7 @@ class WorkingCatalog:
                 groups[entry.hardlink_group] = group
                 row = (group << 32 | entry.nlink, *row[1:])
             rows.append((*key, *parent, *row))
+            self._count(row, len(chunks))
             chunk_rows += [(*key, c.offset, c.size, c.hash.digest) for c in chunks]
         self.database.executemany(sql.UPSERT_ENTRY, rows)
         if chunk_rows:
@@ -239,7 +198,9 @@ class WorkingCatalog:
         self.is_dirty = True
         key, parent = path_hash(path), parent_hash(path)
         self._release(key, parent)
-        self.database.execute(sql.UPSERT_ENTRY, (*key, *parent, *entry.to_row()))
+        row = entry.to_row()
+        self._count(row, 0)
+        self.database.execute(sql.UPSERT_ENTRY, (*key, *parent, *row))
 
     def remove(self, path: bytes) -> None:
         """Delete one row (and its chunks), if it is there."""
@@ -251,7 +212,7 @@ class WorkingCatalog:
     def remove_below(self, directory: bytes) -> None:
         """Delete the rows of everything below a directory, as far as they are in this catalog."""
         self.is_dirty = True
-        self._select_below(directory)
+        self.select_below(directory)
         self._delete_moved()
 
     def add_links(self, directory: bytes, delta: int) -> None:
@@ -259,26 +220,31 @@ class WorkingCatalog:
         self.is_dirty = True
         self.database.execute(sql.ADD_LINKS, (delta, *path_hash(directory)))
 
+    def _count(self, row: tuple[Any, ...], chunks: int) -> None:
+        """Count a row, given as the values of `COLUMNS`, that is about to be written."""
+        self._tally.add_row(1, row[3], row[2], row[6], has_xattr=row[11] is not None, chunks=chunks)
+
     def _release(self, key: tuple[int, int], parent: tuple[int, int]) -> bool:
         """Undo what a row means to other rows: its chunks, the count of its hard link group.
 
         Returns whether it is a directory's.
         """
-        row = self.database.execute(sql.SELECT_LINKS, key).fetchone()
+        row = self.database.execute(sql.SELECT_OLD, key).fetchone()
         if row is None:
             return False
-        hardlinks, flags = row
-        if flags & EntryFlags.DIRECTORY.value:
-            return True
-        if flags & EntryFlags.CHUNKED.value:
-            self.database.execute(sql.DELETE_CHUNKS, key)
-        if hardlinks >> 32:
+        hardlinks, flags, mode, size, has_xattr = row
+        chunks = 0
+        is_directory = bool(flags & EntryFlags.DIRECTORY.value)
+        if not is_directory and flags & EntryFlags.CHUNKED.value:
+            chunks = self.database.execute(sql.DELETE_CHUNKS, key).rowcount
+        self._tally.add_row(-1, mode, size, flags, has_xattr=bool(has_xattr), chunks=chunks)
+        if hardlinks >> 32 and not is_directory:
             left = (hardlinks & 0xFFFFFFFF) - 1
             self.database.execute(
                 sql.SET_GROUP_LINKS,
                 (hardlinks - 1 if left > 1 else 1, *parent, hardlinks, *key),
             )
-        return False
+        return is_directory
 
     def _new_group(self) -> int:
         if self._highest_group is None:
@@ -287,39 +253,55 @@ class WorkingCatalog:
         self._highest_group += 1
         return self._highest_group
 
-    def _select_below(self, directory: bytes) -> None:
+    def select_below(self, directory: bytes) -> None:
+        """Put the keys of the rows below a directory into the temporary table `moved`."""
         a, b = path_hash(directory)
         for statement in sql.SELECT_BELOW:
             self.database.execute(statement, {"a": a, "b": b})
 
-    def _delete_moved(self) -> None:
+    def _delete_moved(self) -> Counters:
+        """Delete these rows; returns what they count."""
+        gone = count_rows(self.database, within="moved")
+        self._tally.add(gone, -1)
         for statement in sql.DELETE_MOVED:
             self.database.execute(statement)
+        return gone
 
     def move_below(self, directory: bytes, target: "WorkingCatalog") -> None:
         """Move the rows of everything below a directory into another catalog."""
         self.is_dirty = target.is_dirty = True
-        shift = target._groups_to_shift() << 32  # noqa: SLF001 - the same class
+        shift = target.groups_to_shift()
+        self.select_below(directory)
+        with self.attached(target):
+            for statement in sql.COPY_MOVED:
+                self.database.execute(statement, {"shift": shift})
+        target.add_counters(self._delete_moved())
+
+    @contextmanager
+    def attached(self, target: "WorkingCatalog") -> Iterator[None]:
+        """Have another catalog's file as the database `target` of this one's, to write there."""
         target.close()
-        self._select_below(directory)
         database = self.database
         database.execute("COMMIT")  # a database cannot be attached within a transaction
         database.execute("ATTACH ? AS target", (str(target.file),))
         database.execute("PRAGMA target.journal_mode = OFF")
         database.execute("PRAGMA target.synchronous = OFF")
         database.execute("BEGIN")
-        for statement in sql.COPY_MOVED:
-            database.execute(statement, {"shift": shift})
-        self._delete_moved()
+        yield
         database.execute("COMMIT")
         database.execute("DETACH target")
         database.execute("BEGIN")
 
-    def _groups_to_shift(self) -> int:
-        """Make room for foreign hard link groups: by how much their numbers must grow."""
+    def groups_to_shift(self) -> int:
+        """Make room for foreign hard link groups: what to add to their `hardlinks`."""
         shift = self._new_group() - 1
         self._highest_group = None
-        return shift
+        return shift << 32
+
+    def add_counters(self, counters: Counters) -> None:
+        """Count rows that were written past this object."""
+        self._tally.add(counters)
+        self.is_dirty = True
 
     # --- sealing ---
 
@@ -328,41 +310,32 @@ class WorkingCatalog:
 
         `ttl` is for a root catalog only. Every nested catalog must have its object by now.
         """
-        self._set_properties(
+        self.set_properties(
             revision=int(self.properties.get("revision", "0")) + 1,
             last_modified=now,
             previous_revision=str(self.base) if self.base is not None else _NULL_HASH_TEXT,
         )
         if ttl is not None:
-            self._set_properties(TTL=ttl)
+            self.set_properties(TTL=ttl)
         return self.finish()
 
     def finish(self) -> Statistics:
         """Write the counters and the nested catalogs' rows, compact if worth it, close."""
         self._store_nested()
-        row = self.database.execute(sql.COUNT).fetchone()
-        counted = Counters(**dict(zip(COUNTER_NAMES, row, strict=True)))
-        statistics = Statistics(counted, self.subtree)
+        statistics = Statistics(self._tally.counters(len(self.nested)), self.subtree)
         self.database.executemany(sql.UPSERT_COUNTER, statistics.rows())
-        self._compact()
+        compact(self.database, statistics.self_.entries)
         self.close()
         return statistics
+
+    def recount(self) -> None:
+        """Count the rows anew, whatever the counters in the file say."""
+        self._tally = Tally(count_rows(self.database))
 
     def _store_nested(self) -> None:
         rows = [(n.path, str(n.hash), n.size) for n in self.nested.values() if n is not None]
         self.database.execute(sql.DELETE_NESTED)
         self.database.executemany(sql.INSERT_NESTED, rows)
-
-    def _compact(self) -> None:
-        """Give deleted rows' space and numbers back where it is more than upstream tolerates."""
-        database = self.database
-        count, highest = database.execute(sql.SELECT_ROW_IDS).fetchone()
-        (pages,) = database.execute("PRAGMA page_count").fetchone()
-        (free,) = database.execute("PRAGMA freelist_count").fetchone()
-        if free <= 0.20 * pages and highest - count <= 0.25 * highest:
-            return
-        for statement in sql.COMPACT:
-            database.execute(statement)
 
 
 def _text(value: object) -> str:
