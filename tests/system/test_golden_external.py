@@ -1,4 +1,4 @@
-"""The golden repository with external data through the Python API: as upstream's client shows it."""
+"""The golden repository with external data through the Python API equals upstream's client."""
 
 from pathlib import Path
 
