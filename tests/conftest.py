@@ -1,8 +1,9 @@
-"""Rules for every test run: nothing skipped unseen in CI, nothing left behind.
+"""Rules for every test run: nothing skipped unseen in CI, nothing left behind, signals as usual.
 
 A skip that CI may see is listed in `ALLOWED_SKIPS` with the reason. At the end of a run no mount
 below the run's temporary directory and no process started by a test may be left; whatever is left
-is ended, named, and fails the run.
+is ended, named, and fails the run. Signals that were ignored when the run started (nohup, a
+background job of a script) have their usual effect on the processes that tests start.
 """
 
 import os
@@ -20,6 +21,7 @@ ALLOWED_SKIPS: dict[str, str] = {}
 
 _MARK = "OUTCROP_TEST_RUN"
 _SETTLE_SECONDS = 5.0
+_IGNORED_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}
 _base: Path | None = None
 
 
@@ -58,6 +60,10 @@ def _remembered_base(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 def pytest_sessionstart() -> None:
     os.environ[_MARK] = uuid.uuid4().hex
+    for number in signal.valid_signals() - _IGNORED_BY_PYTHON:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            # The run goes on ignoring it. A handler, unlike SIG_IGN, is not inherited at exec.
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.hookimpl(trylast=True)

@@ -313,11 +313,12 @@ def test_errors_come_out_of_the_namespace_as_they_were(monkeypatch: pytest.Monke
 def test_control_c_on_the_terminal_reaches_the_command_once(runner: Runner) -> None:
     command = "trap 'count=$((count+1))' INT; echo ready; i=0\n"
     command += "while [ $i -lt 40 ]; do sleep 0.05; i=$((i+1)); done; echo count $count; exit 5"
-    # script(1) gives the program a terminal of its own, as a login does.
+    # script(1) gives the program a terminal of its own, as a login does. Its shell must not stay in
+    # between: one that got the signal too may end by it, whatever the program's exit status is.
     wrapper = (
         "import os, shlex, sys\n"
         "inner = shlex.join([sys.executable, '-Pc', sys.argv[1], 'sh', '-c', sys.argv[2]])\n"
-        "os.execvp('script', ['script', '-qec', inner, '/dev/null'])\n"
+        "os.execvp('script', ['script', '-qec', f'exec {inner}', '/dev/null'])\n"
     )
     process = runner.start(wrapper, PROGRAM, command)
     try:
