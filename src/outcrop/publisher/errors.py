@@ -53,6 +53,18 @@ class PathRefused(PublishError):
     errno = errno.EINVAL
 
 
+class ArchiveInvalid(PublishError):
+    """A tar archive is damaged, cut short, or none at all."""
+
+    errno = errno.EBADMSG
+
+
+class MemberRefused(PublishError):
+    """A member of an archive that no repository can hold, or that would leave its place."""
+
+    errno = errno.EINVAL
+
+
 class LimitExceeded(PublishError):
     """A file or a catalog is larger than the repository's settings allow."""
 
