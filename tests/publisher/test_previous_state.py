@@ -14,6 +14,7 @@ from outcrop.publisher.previous_state import (
     PreviousState,
     Stamps,
     content_key,
+    make_room,
     state_file,
 )
 from outcrop.publisher.scan import SourceEntry, scan_directory
@@ -179,9 +180,11 @@ def test_a_damaged_file_is_as_good_as_none(
 def test_state_files_are_kept_apart_and_few(tmp_path: Path) -> None:
     first = state_file(tmp_path / "states", b"/src", b"")
     assert first != state_file(tmp_path / "states", b"/src", b"/to")
+    make_room(first)
     first.touch()
     for number in range(30):
-        other = state_file(tmp_path / "states", b"/src%d" % number, b"", keep=5)
+        other = state_file(tmp_path / "states", b"/src%d" % number, b"")
+        make_room(other, keep=5)
         other.touch()
         os.utime(other, (number + 1, number + 1))
     assert len(list((tmp_path / "states").iterdir())) == 5

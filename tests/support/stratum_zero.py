@@ -7,7 +7,7 @@ from tests.support.keys import repository_keys
 
 from outcrop.formats.hashes import HashAlgorithm
 from outcrop.publisher.create import CreatedRepository, create_repository
-from outcrop.publisher.publish import PublishResult, publish_directory
+from outcrop.publisher.publish import PublishOptions, PublishResult, publish_directory
 from outcrop.storage.local import LocalStore
 from outcrop.storage.locations import Locations
 from outcrop.storage.store import WritableStore
@@ -50,11 +50,12 @@ class StratumZero:
         with file.open("a") as out:
             out.writelines(f"{name}={value}\n" for name, value in parameters.items())
 
-    def publish(self, source: Path, **options: object) -> PublishResult:
+    def publish(self, source: Path, **arguments: object) -> PublishResult:
+        """Publish a directory; arguments of `PublishOptions` may be given among the others."""
         self.now += 10
-        options.setdefault("now", self.now)
-        options.setdefault("workers", 2)
-        return publish_directory(self.locations, self.fqrn, source=source, **options)
+        arguments.setdefault("now", self.now)
+        arguments["options"] = options_from(arguments)
+        return publish_directory(self.locations, self.fqrn, source=source, **arguments)
 
     @property
     def directory(self) -> Path:
@@ -77,3 +78,9 @@ class StratumZero:
         checker = self.checker()
         assert checker.check() == []
         return checker
+
+
+def options_from(arguments: dict[str, object]) -> PublishOptions:
+    """Take the arguments that are options of publishing out of others."""
+    names = [name for name in PublishOptions.__dataclass_fields__ if name in arguments]
+    return PublishOptions(**{"workers": 2} | {name: arguments.pop(name) for name in names})

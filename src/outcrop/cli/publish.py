@@ -11,7 +11,7 @@ from outcrop.cli.entries import human_size
 from outcrop.cli.output import printable
 from outcrop.cli.progress import progress_bar
 from outcrop.formats.fqrn import check_fqrn
-from outcrop.publisher.publish import PublishResult, publish_directory
+from outcrop.publisher.publish import PublishOptions, PublishResult, publish_directory
 
 
 @click.command(
@@ -72,11 +72,13 @@ def command(
             fqrn,
             source=source,
             to=to.rstrip(b"/"),
-            tag=tag,
-            message=message,
+            options=PublishOptions(
+                tag=tag,
+                message=message,
+                compression_choice=compression,
+                workers=workers,
+            ),
             now=session.now,
-            compression_choice=compression,
-            workers=workers,
             progress=update,
         )
     for warning in result.warnings:

@@ -16,6 +16,7 @@ import sqlite3
 import stat
 import struct
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -30,6 +31,7 @@ _DIRECTORY_RECORD = struct.Struct("<IIIQQqq")  # mode uid gid inode device mtime
 _LENGTH = struct.Struct("<H")
 _SUBDIRECTORY = _RECORD.pack(stat.S_IFDIR, 0, 0, 0, 0, 0, 0, 0, 0)[: -_LENGTH.size]
 _NEVER = -(1 << 63)
+_NO_FILE = Path(":memory:")
 _CERTAIN = b"\1"
 _UNCERTAIN = b"\0"
 
@@ -39,10 +41,14 @@ _DDL = (
 )
 _SELECT = "SELECT stamp, keys FROM directories WHERE path = ?"
 _UPSERT = "INSERT OR REPLACE INTO directories VALUES (?, ?, ?)"
+_DELETE_ONE = "DELETE FROM directories WHERE path = ?"
 _DELETE = "DELETE FROM directories WHERE path = ?1 OR (path >= ?2 AND path < ?3)"
 
 KEY_BYTES = 20
 """Length of a content key."""
+
+NO_KEY: Final = bytes(KEY_BYTES)
+"""What a regular file has for a key whose content was not read: it equals none."""
 
 
 class KnownFile(NamedTuple):
@@ -117,11 +123,16 @@ class PreviousState:
     """The state file of one source and target. Nothing is kept unless `commit` is called.
 
     `is_current` tells whether equal stamps alone prove that the trunk has the directory: that is
-    so if the trunk (`root`) is still what was published then, with the same `options`.
+    so if the trunk (`root`) is still what was published then, with the same `options`. Without
+    `is_kept` the file is read, at most.
     """
 
-    def __init__(self, file: Path, *, root: ContentHash, options: str) -> None:
+    def __init__(
+        self, file: Path, *, root: ContentHash, options: str, is_kept: bool = True
+    ) -> None:
         self._options = options
+        if not is_kept and not file.exists():
+            file = _NO_FILE
         self._database = self._open(file)
         known = dict(self._database.execute("SELECT key, value FROM properties"))
         self.is_current = known.get("root") == str(root) and known.get("options") == options
@@ -137,7 +148,8 @@ class PreviousState:
             database.close()
         except sqlite3.DatabaseError:
             pass
-        file.unlink(missing_ok=True)
+        if file != _NO_FILE:
+            file.unlink(missing_ok=True)
         database = _connect(file)
         for statement in _DDL:
             database.execute(statement)
@@ -176,6 +188,10 @@ class PreviousState:
         """Forget a directory and all below."""
         self._database.execute(_DELETE, (path, path + b"/", path + b"0"))
 
+    def forget(self, path: bytes) -> None:
+        """Forget one directory: nothing is certain about what it holds itself."""
+        self._database.execute(_DELETE_ONE, (path,))
+
     def commit(self, root: ContentHash) -> None:
         """Keep what was put and removed: it is what the revision with this root has."""
         self._database.executemany(
@@ -189,18 +205,31 @@ class PreviousState:
         self._database.close()
 
 
+@dataclass(frozen=True, slots=True)
+class SourceMemory:
+    """What is known of a source, and how to tell whether it still is so."""
+
+    state: PreviousState
+    stamps: Stamps
+
+
 def _connect(file: Path) -> sqlite3.Connection:
     database = sqlite3.connect(file)
     database.execute("PRAGMA synchronous = NORMAL")
     return database
 
 
-def state_file(directory: Path, source: bytes, target: bytes, *, keep: int = 16) -> Path:
-    """Where the state of a source and a target is kept; the longest unused others are deleted."""
-    directory.mkdir(parents=True, exist_ok=True)
+def state_file(directory: Path, source: bytes, target: bytes) -> Path:
+    """Where the state of a source and a target is kept."""
     name = hashlib.sha1(source + b"\0" + target, usedforsecurity=False).hexdigest()
-    others = [file for file in directory.glob("*.db") if file.stem != name]
+    return directory / f"{name}.db"
+
+
+def make_room(state: Path, *, keep: int = 16) -> None:
+    """See to it that a state file can be written; the longest unused others are deleted."""
+    directory = state.parent
+    directory.mkdir(parents=True, exist_ok=True)
+    others = [file for file in directory.glob("*.db") if file != state]
     others.sort(key=lambda file: file.stat().st_mtime, reverse=True)
     for file in others[keep - 1 :]:
         file.unlink(missing_ok=True)
-    return directory / f"{name}.db"

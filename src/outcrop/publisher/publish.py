@@ -1,43 +1,52 @@
-"""Publishing a directory: a subtree of the repository becomes equal to it, as one new revision."""
+"""Publishing: from changes, whatever they come from, to one new revision.
+
+`publish_changes` is what every way to publish has in common; `publish_directory` is the simplest
+of them: a subtree of the repository becomes equal to a directory.
+"""
 
 import os
 import stat
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from outcrop.formats.catalog import Counters
+from outcrop.errors import FormatError
 from outcrop.formats.dirtab import MAX_BYTES as MAX_DIRTAB_BYTES
 from outcrop.formats.dirtab import Dirtab
-from outcrop.formats.hashes import ContentHash, ObjectRef
+from outcrop.formats.hashes import ContentHash
 from outcrop.formats.history import check_tag_name
-from outcrop.publisher.changes import (
-    VIRTUAL_DIRECTORY,
-    ChangeCounts,
-    DirectorySync,
-    SyncRules,
-)
+from outcrop.publisher.changes import VIRTUAL_DIRECTORY, ChangeApplier, ChangeCounts
 from outcrop.publisher.compression import CompressionChoice
 from outcrop.publisher.errors import PathRefused, SourceUnreadable, TagExists
-from outcrop.publisher.previous_state import PreviousState, Stamps, state_file
-from outcrop.publisher.scan import SourceReader, source_error
-from outcrop.publisher.session import (
-    Published,
-    PublishSession,
-    default_workers,
-    open_session,
+from outcrop.publisher.options import PublishOptions, Tell, say_nothing
+from outcrop.publisher.previous_state import (
+    PreviousState,
+    SourceMemory,
+    Stamps,
+    make_room,
+    state_file,
 )
-from outcrop.repository.commit import NewTag
+from outcrop.publisher.rules import DIRTAB, read_dirtab
+from outcrop.publisher.scan import SourceReader, source_error
+from outcrop.publisher.session import Published, PublishSession, default_workers, open_session
+from outcrop.publisher.walk import walk_directory
+from outcrop.repository.commit import NewTag, open_history
+from outcrop.repository.errors import RevisionConflict
 from outcrop.storage.locations import Locations
-from outcrop.storage.store import WritableStore, read_object
+from outcrop.storage.store import WritableStore
 
-DIRTAB = b".cvmfsdirtab"
+__all__ = ["Apply", "PublishOptions", "PublishResult", "Tell", "publish_changes"]
+
 _MAX_WARNINGS = 100
 
-Progress = Callable[[str, int, int | None], None]
-"""Takes what is being done, how much of it is done, and how much there is, if that is known."""
+Apply = Callable[[PublishSession, Tell], ChangeCounts]
+"""Edits `session.editor`, with contents through `session.pipeline`; called once."""
+
+OnPublished = Callable[[Published], None]
+"""Told when the new revision is the trunk, the lock still held; not after a dry run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +55,8 @@ class PublishResult:
 
     `added`, `changed` and `removed` count entries by kind: `files`, `directories`, `symlinks` and
     `specials`. `bytes_read` is of source files, `bytes_stored` what the store grew by, `catalogs`
-    how many were written. `is_unchanged`: the content is that of the revision before.
+    how many were written. `is_unchanged`: the content is that of the revision before. After a dry
+    run there is no such revision: it is what would have been.
     """
 
     revision: int
@@ -60,11 +70,65 @@ class PublishResult:
     seconds: float
     tags: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
+    is_dry_run: bool = False
 
     @property
     def is_unchanged(self) -> bool:
         """Whether nothing but the revision number is new."""
         return not any((*self.added.values(), *self.changed.values(), *self.removed.values()))
+
+
+def publish_changes(
+    locations: Locations,
+    fqrn: str,
+    apply: Apply,
+    *,
+    options: PublishOptions,
+    now: int,
+    progress: Tell | None = None,
+    store: WritableStore | None = None,
+    on_published: OnPublished | None = None,
+) -> PublishResult:
+    """Have `apply` edit the trunk, and make the result the new one, atomically.
+
+    Readers see the old revision until the very end, and still do if this raises: PublishError (the
+    source, the tag, another publisher), RevisionConflict (the base), TrustError (keys, whitelist),
+    StorageError, RepositoryError, FormatError.
+    """
+    begun = time.monotonic()
+    label = options.compression_choice
+    choice = CompressionChoice.from_label(label) if label else None
+    wanted = _wanted_tag(options)
+    tell = progress or say_nothing
+    workers = options.workers or default_workers()
+    opened = open_session(
+        locations, fqrn, now=now, choice=choice, workers=workers, store=store,
+        is_rehearsal=options.dry_run,
+    )  # fmt: skip
+    with opened as session:
+        check_base(session, options)
+        tags = _tags(session, wanted)
+        before = session.editor.root.base_total
+        counts = apply(session, tell)
+        tell("catalogs", 0, None)
+        published = session.publish(tags, workers=workers, revision=options.revision)
+        counts.settle(before, published.catalogs.statistics.total)
+        if on_published is not None and not options.dry_run:
+            on_published(published)
+    return PublishResult(
+        revision=published.manifest.manifest.revision,
+        root_hash=published.manifest.manifest.root_catalog,
+        added=dict(counts.added),
+        changed=dict(counts.changed),
+        removed=dict(counts.removed),
+        bytes_read=counts.bytes_read,
+        bytes_stored=counts.bytes_stored + published.catalogs.new_bytes,
+        catalogs=len(published.catalogs.entries),
+        seconds=time.monotonic() - begun,
+        tags=tuple(new.name for new in tags),
+        warnings=tuple(session.warnings[:_MAX_WARNINGS]),
+        is_dry_run=options.dry_run,
+    )
 
 
 def publish_directory(
@@ -73,49 +137,35 @@ def publish_directory(
     *,
     source: Path,
     to: bytes = b"",
-    tag: str | None = None,
-    message: str = "",
+    options: PublishOptions,
     now: int,
-    compression_choice: str | None = None,
-    workers: int | None = None,
-    progress: Progress | None = None,
+    progress: Tell | None = None,
     store: WritableStore | None = None,
 ) -> PublishResult:
     """Make the subtree `to` (`b""`: all) of a repository equal to a directory, atomically.
 
-    The new revision gets `tag` with `message`, if given. `compression_choice` is `balanced`,
-    `fast`, `zlib` or `none`; without it the repository's own applies. Readers see the old revision
-    until the very end, and still do if this raises: PublishError (the source, the tag, another
-    publisher), TrustError (keys, whitelist), StorageError, RepositoryError, FormatError.
+    Raises what `publish_changes` raises.
     """
-    begun = time.monotonic()
     target = check_target(to)
-    choice = CompressionChoice.from_label(compression_choice) if compression_choice else None
-    new_tag = NewTag(check_tag_name(tag), message) if tag is not None else None
-    tell = progress or _say_nothing
-    workers = workers or default_workers()
-    opened = open_session(locations, fqrn, now=now, choice=choice, workers=workers, store=store)
-    with opened as session:
-        tags = _tags(session, new_tag)
-        before = session.editor.root.base_total
-        with _Syncing(session, source, target, tell) as syncing:
-            counts = syncing.run()
-            tell("catalogs", 0, None)
-            published = session.publish(tags, workers=workers)
-            syncing.remember(published)
-    return PublishResult(
-        revision=published.manifest.manifest.revision,
-        root_hash=published.manifest.manifest.root_catalog,
-        added=dict(counts.added),
-        changed=dict(counts.changed),
-        removed=_removed(before, published.catalogs.statistics.total, counts),
-        bytes_read=counts.bytes_read,
-        bytes_stored=counts.bytes_stored + published.catalogs.new_bytes,
-        catalogs=len(published.catalogs.entries),
-        seconds=time.monotonic() - begun,
-        tags=tuple(new.name for new in tags),
-        warnings=tuple(session.warnings[:_MAX_WARNINGS]),
-    )
+    with ExitStack() as stack:
+        publishing: list[SourcePublishing] = []
+
+        def apply(session: PublishSession, tell: Tell) -> ChangeCounts:
+            part = SourcePublishing(session, source, target, options)
+            publishing.append(stack.enter_context(part))
+            applier = ChangeApplier(
+                session, tell, options=options, dirtab=Dirtab.parse(part.dirtab),
+                reader=part.reader, memory=part.memory,
+            )  # fmt: skip
+            applier.make_parents(target)
+            for change in walk_directory(part.source, target, memory=part.memory, tell=tell):
+                applier.apply(change)
+            return applier.finish()
+
+        return publish_changes(
+            locations, fqrn, apply, options=options, now=now, progress=progress, store=store,
+            on_published=lambda published: publishing[0].remember(published),
+        )  # fmt: skip
 
 
 def check_target(path: bytes) -> bytes:
@@ -144,84 +194,102 @@ def check_source(source: Path, storage: Path) -> bytes:
     return path
 
 
-class _Syncing:
-    """The part of a publish that deals with a source directory and what is known of it."""
+def check_base(session: PublishSession, options: PublishOptions) -> None:
+    """See that the trunk is the base asked for, and older than the revision asked for.
+
+    Raises RevisionConflict.
+    """
+    trunk = session.base.manifest
+    if options.base is not None and not _is_trunk(session, options.base):
+        raise RevisionConflict(
+            f"{trunk.fqrn}: the trunk is revision {trunk.revision} ({trunk.root_catalog}), "
+            f"not {options.base}",
+            hint="look at what was published meanwhile, and publish on top of that",
+        )
+    if options.revision is not None and options.revision <= trunk.revision:
+        raise RevisionConflict(
+            f"{trunk.fqrn}: revision {options.revision} is not larger than the trunk's, "
+            f"{trunk.revision}"
+        )
+
+
+def _is_trunk(session: PublishSession, base: str) -> bool:
+    trunk = session.base.manifest
+    if base in ("trunk", str(trunk.revision), str(trunk.root_catalog)):
+        return True
+    if base.isdecimal() or _is_hash(base) or trunk.history is None:
+        return False
+    with open_history(session.commit.writer, trunk.history) as history:
+        tag = history.find(base)
+    return tag is not None and tag.hash == trunk.root_catalog
+
+
+def _is_hash(text: str) -> bool:
+    try:
+        ContentHash.parse(text)
+    except FormatError:
+        return False
+    return True
+
+
+class SourcePublishing:
+    """What a publish knows of its source directory. Use as a context manager.
+
+    `dirtab` are the rules in force, `memory` what the source was like when it was last published.
+    """
 
     def __init__(
-        self, session: PublishSession, source: Path, target: bytes, tell: Progress
+        self, session: PublishSession, source: Path, target: bytes, options: PublishOptions
     ) -> None:
         settings = session.settings
-        self._session = session
-        self._source = check_source(source, settings.storage)
-        self._target = target
-        self._tell = tell
-        self._dirtab = self._read_dirtab()
-        options = (
-            f"xattrs={settings.include_xattrs} ns={settings.mtime_nanoseconds} "
-            f"dirtab={self._dirtab!r}"
+        self.source = check_source(source, settings.storage)
+        self.reader = SourceReader(
+            with_xattrs=settings.include_xattrs, with_nanoseconds=settings.mtime_nanoseconds
         )
-        file = state_file(settings.spool / "sources", self._source, target)
-        self._previous = PreviousState(
-            file, root=session.base.manifest.root_catalog, options=options
+        self.dirtab = read_dirtab(session) if target else _read_source_dirtab(self.source)
+        file = state_file(settings.spool / "sources", self.source, target)
+        if not options.dry_run:
+            make_room(file)
+        state = PreviousState(
+            file,
+            root=session.base.manifest.root_catalog,
+            options=f"xattrs={settings.include_xattrs} ns={settings.mtime_nanoseconds} "
+            f"specials={settings.ignore_special_files} external={options.external} "
+            f"{settings.external_data} dirtab={self.dirtab!r}",
+            is_kept=not options.dry_run,
         )
+        self.memory = SourceMemory(state, Stamps(session.started_at_ns))
 
-    def __enter__(self) -> "_Syncing":
+    def __enter__(self) -> "SourcePublishing":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._previous.close()
-
-    def run(self) -> ChangeCounts:
-        """Bring the session's revision in line with the source."""
-        settings = self._session.settings
-        reader = SourceReader(
-            with_xattrs=settings.include_xattrs, with_nanoseconds=settings.mtime_nanoseconds
-        )
-        sync = DirectorySync(
-            self._session.editor,
-            self._session.pipeline,
-            reader,
-            self._previous,
-            stamps=Stamps(self._session.started_at_ns),
-            rules=SyncRules(
-                dirtab=Dirtab.parse(self._dirtab),
-                compression=self._session.pipeline.compression,
-                max_file_bytes=settings.max_file_bytes,
-                is_strict=settings.enforce_limits,
-                now=self._session.commit.now,
-            ),
-            progress=lambda entries: self._tell("entries", entries, None),
-        )
-        sync.run(self._source, self._target)
-        self._session.warnings += reader.warnings
-        return sync.counts
+        self.memory.state.close()
 
     def remember(self, published: Published) -> None:
         """Keep what the source looked like, for the next time."""
-        self._previous.commit(published.manifest.manifest.root_catalog)
+        self.memory.state.commit(published.manifest.manifest.root_catalog)
 
-    def _read_dirtab(self) -> bytes:
-        """The rules in force: those the new revision will have in its root."""
-        if not self._target:
-            return self._read_source_dirtab()
-        entry = self._session.editor.find(b"/" + DIRTAB)
-        if entry is None or entry.content is None or entry.size > MAX_DIRTAB_BYTES:
-            return b""
-        ref = ObjectRef(entry.content, compression=entry.compression, size=entry.size)
-        return read_object(self._session.store, ref, limit=MAX_DIRTAB_BYTES)
 
-    def _read_source_dirtab(self) -> bytes:
-        path = self._source + b"/" + DIRTAB
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return b""
-        except OSError as error:
-            raise source_error(path, error) from error
-        with os.fdopen(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise PathRefused(f"{os.fsdecode(path)} must be a regular file")
-            return file.read(MAX_DIRTAB_BYTES + 1)
+def _read_source_dirtab(source: bytes) -> bytes:
+    """The rules that the new revision will have in its root."""
+    path = source + b"/" + DIRTAB
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        raise source_error(path, error) from error
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise PathRefused(f"{os.fsdecode(path)} must be a regular file")
+        return file.read(MAX_DIRTAB_BYTES + 1)
+
+
+def _wanted_tag(options: PublishOptions) -> NewTag | None:
+    if options.tag is None:
+        return None
+    return NewTag(check_tag_name(options.tag), options.message)
 
 
 def _tags(session: PublishSession, wanted: NewTag | None) -> list[NewTag]:
@@ -245,23 +313,3 @@ def _tags(session: PublishSession, wanted: NewTag | None) -> list[NewTag]:
             number += 1
         else:
             return [NewTag(name)]
-
-
-def _removed(before: Counters, after: Counters, counts: ChangeCounts) -> dict[str, int]:
-    """What must have gone, since the numbers of the rest are known."""
-    old, new = _by_kind(before), _by_kind(after)
-    gone = {kind: old[kind] + counts.added[kind] - new[kind] for kind in old}
-    return {kind: number for kind, number in gone.items() if number}
-
-
-def _by_kind(counters: Counters) -> dict[str, int]:
-    return {
-        "files": counters.regular,
-        "directories": counters.dir - counters.nested,  # those at transitions count twice
-        "symlinks": counters.symlink,
-        "specials": counters.special,
-    }
-
-
-def _say_nothing(_phase: str, _done: int, _total: int | None) -> None:
-    pass

@@ -26,6 +26,7 @@ from outcrop.publisher.errors import (
 )
 from outcrop.publisher.lock import publishing_lock
 from outcrop.publisher.pipeline import Pipeline
+from outcrop.publisher.rehearsal import RehearsalStore, RehearsalWriter
 from outcrop.publisher.settings import StratumZeroSettings
 from outcrop.repository.commit import (
     Commit,
@@ -89,10 +90,13 @@ class PublishSession:
                 hint="choose another name",
             )
 
-    def publish(self, tags: Sequence[NewTag], *, workers: int) -> Published:
+    def publish(
+        self, tags: Sequence[NewTag], *, workers: int, revision: int | None = None
+    ) -> Published:
         """Store the catalogs and make the result the trunk, with these tags.
 
-        Raises RevisionConflict, LimitExceeded, StorageError.
+        `revision` is a number of one's own (`None`: the next one). Raises RevisionConflict,
+        LimitExceeded, StorageError.
         """
         manifest = self.base.manifest
         with ThreadPoolExecutor(workers) as executor:
@@ -110,7 +114,8 @@ class PublishSession:
             garbage_collectable=self.settings.garbage_collection,
             micro_catalog=None,  # it would be of the revision before
         )
-        trusted = self.commit.sign(template, catalogs.root, manifest.revision + 1, tags)
+        number = revision if revision is not None else manifest.revision + 1
+        trusted = self.commit.sign(template, catalogs.root, number, tags)
         return Published(trusted, catalogs)
 
     def _check_limits(self, catalogs: StoredCatalogs) -> None:
@@ -135,11 +140,13 @@ def open_session(
     choice: CompressionChoice | None = None,
     workers: int = 0,
     store: WritableStore | None = None,
+    is_rehearsal: bool = False,
 ) -> Iterator[PublishSession]:
     """Lock the repository, verify its trunk and prepare the next revision.
 
     `choice` overrides the settings' compression, `workers` (0: one for each processor) the number
-    of threads, `store` where the repository is. Raises PublishInProgress, TrustError and others.
+    of threads, `store` where the repository is. A rehearsal can be published like any session,
+    without effect. Raises PublishInProgress, TrustError and others.
     """
     settings = StratumZeroSettings.read(locations, fqrn)
     choice = choice or settings.compression
@@ -149,9 +156,11 @@ def open_session(
         settings.spool.mkdir(parents=True, exist_ok=True)
         started_at_ns = stack.enter_context(publishing_lock(settings.spool, fqrn))
         scratch = stack.enter_context(scratch_directory(settings.spool))
-        if isinstance(store, LocalStore):
+        if is_rehearsal:
+            store = RehearsalStore(store, LocalStore(scratch / "store"))
+        elif isinstance(store, LocalStore):
             store.remove_leftovers()
-        commit, base = _prepare_commit(locations, settings, store, choice, now)
+        commit, base = _prepare_commit(locations, settings, store, choice, now, scratch)
         root = ObjectRef(
             base.manifest.root_catalog, Suffix.CATALOG, size=base.manifest.catalog_size or None
         )
@@ -212,6 +221,7 @@ def _prepare_commit(
     store: WritableStore,
     choice: CompressionChoice,
     now: int,
+    scratch: Path,
 ) -> tuple[Commit, TrustedManifest]:
     """Verify the trunk, and that what is signed on top of it will be believed."""
     fqrn = settings.fqrn
@@ -224,10 +234,16 @@ def _prepare_commit(
     )
     base = source.fetch_manifest(now=now)
     # The repository speaks through its manifest; server.conf only knows how it began.
-    writer = ObjectWriter(store, base.manifest.algorithm, choice.compressor)
+    is_rehearsal = isinstance(store, RehearsalStore)
+    make_writer = RehearsalWriter if is_rehearsal else ObjectWriter
+    writer = make_writer(store, base.manifest.algorithm, choice.compressor)
+    if is_rehearsal:
+        for file in settings.spool.glob("reflog.chksum*"):
+            shutil.copy(file, scratch)
+    checksum = (scratch if is_rehearsal else settings.spool) / "reflog.chksum"
     commit = Commit(
         writer=writer,
-        reflog=Reflog(store, settings.spool / "reflog.chksum", fqrn, writer.algorithm),
+        reflog=Reflog(store, checksum, fqrn, writer.algorithm),
         keys=read_signing_keys(locations, fqrn),
         whitelist=base.whitelist,
         base=base,

@@ -1,0 +1,206 @@
+"""The part of applying changes that deals with what is no directory: files, links, specials."""
+
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from outcrop.formats.catalog import Chunk, DirectoryEntry
+from outcrop.publisher.counts import ChangeCounts
+from outcrop.publisher.errors import PathRefused
+from outcrop.publisher.pipeline import FileContent, FileJob
+from outcrop.publisher.previous_state import NO_KEY, KnownFile, SourceMemory, content_key
+from outcrop.publisher.rules import GRAFT_PREFIX, SyncRules, shown_path
+from outcrop.publisher.scan import SourceEntry, SourceReader, hardlink_groups
+from outcrop.publisher.session import PublishSession
+from outcrop.repository.working_catalog import Edit
+
+_EDITS_AT_ONCE = 4096
+
+
+@dataclass(slots=True)
+class OpenDirectory:
+    """A directory whose files are under way. `before` are the catalog's rows of it, by name.
+
+    `is_remembered`: once it is done, what it looked like is kept for the next time.
+    """
+
+    source: bytes
+    path: bytes
+    own: os.stat_result | None
+    before: dict[bytes, DirectoryEntry]
+    entries: dict[bytes, SourceEntry]
+    known: dict[bytes, KnownFile] = field(default_factory=dict)
+    is_remembered: bool = False
+    missing: int = 1  # the visit itself, until it has been through all entries
+    edits: list[Edit] = field(default_factory=list)
+    keys: dict[bytes, bytes] = field(default_factory=dict)
+    groups: int = 0
+
+
+class FileChanges:
+    """Writes the rows of everything in directories but subdirectories, as contents get known."""
+
+    def __init__(
+        self,
+        session: PublishSession,
+        rules: SyncRules,
+        reader: SourceReader,
+        memory: SourceMemory | None,
+        counts: ChangeCounts,
+    ) -> None:
+        self._editor = session.editor
+        self._pipeline = session.pipeline
+        self._rules = rules
+        self._reader = reader
+        self._memory = memory
+        self._counts = counts
+        self._linked: dict[tuple[int, int], bytes] = {}
+
+    def start(self, directory: OpenDirectory) -> None:
+        """Have all entries looked at, and read if need be."""
+        entries = [e for e in directory.entries.values() if self._is_published(directory, e)]
+        groups = hardlink_groups(entries)
+        directory.missing += len(groups)
+        for group in groups:
+            self._check_links(directory, group)
+            self._start_group(directory, group)
+        self._finish_one(directory)
+
+    def _is_published(self, directory: OpenDirectory, entry: SourceEntry) -> bool:
+        mode = entry.stat.st_mode
+        if stat.S_ISDIR(mode):
+            return False
+        if stat.S_ISREG(mode):
+            if entry.name.startswith(GRAFT_PREFIX):
+                shown = shown_path(directory.source + b"/" + entry.name)
+                raise PathRefused(f"{shown}: graft files are not supported yet")
+            return True
+        if stat.S_ISLNK(mode) or self._rules.keeps_specials:
+            return True
+        shown = shown_path(directory.source + b"/" + entry.name)
+        self._reader.warnings.append(f"{shown} is a special file: left out")
+        if entry.name in directory.before:
+            self._editor.remove(directory.path + b"/" + entry.name)
+            self._counts.note_removed(directory.path + b"/" + entry.name)
+        return False
+
+    def _check_links(self, directory: OpenDirectory, group: list[SourceEntry]) -> None:
+        """Refuse links between directories where they are not to be taken apart."""
+        name, seen = group[0]
+        if self._rules.with_split_links or seen.st_nlink <= len(group):
+            return
+        path = directory.source + b"/" + name
+        other = self._linked.setdefault((seen.st_dev, seen.st_ino), path)
+        if other != path:
+            raise PathRefused(
+                f"{shown_path(path)} is a hard link to {shown_path(other)}, in another directory",
+                hint="CVMFS_IGNORE_XDIR_HARDLINKS=true makes them two files",
+            )
+
+    def _start_group(self, directory: OpenDirectory, group: list[SourceEntry]) -> None:
+        """Have a file (all its names in the directory) looked at, and read if need be."""
+        name, seen = group[0]
+        if not stat.S_ISREG(seen.st_mode):
+            self._finish(directory, group, None)
+            return
+        path = directory.source + b"/" + name
+        warning = self._rules.size_warning(path, seen.st_size)
+        if warning is not None:
+            self._reader.warnings.append(warning)
+        unread = self._content_before(directory, group[0])
+        if unread is not None:
+            self._finish(directory, group, unread)
+            return
+        self._pipeline.submit(FileJob(path, seen, partial(self._finish_read, directory, group)))
+
+    def _content_before(self, directory: OpenDirectory, entry: SourceEntry) -> FileContent | None:
+        """The content the catalog has, if this file is certain to have it still."""
+        known = directory.known.get(entry.name)
+        before = directory.before.get(entry.name)
+        if self._memory is None or known is None or before is None or not before.is_regular:
+            return None
+        if before.is_external or known.record != self._memory.stamps.record(entry):
+            return None
+        chunks = tuple(self._editor.chunks(directory.path + b"/" + entry.name, before))
+        if known.key != content_key(before.content, chunks):
+            return None
+        return FileContent(entry.stat, before.compression, before.content, chunks)
+
+    def _finish_read(
+        self, directory: OpenDirectory, group: list[SourceEntry], content: FileContent
+    ) -> None:
+        self._counts.bytes_read += content.seen.st_size
+        self._counts.bytes_stored += content.new_bytes
+        self._finish(directory, group, content)
+
+    def _finish(
+        self, directory: OpenDirectory, group: list[SourceEntry], content: FileContent | None
+    ) -> None:
+        """Write the rows of one file, now that its content is known, if they differ."""
+        number = self._group_number(directory, group)
+        edits: list[Edit] = []
+        is_different = False
+        for name, seen in group:
+            path = directory.source + b"/" + name
+            if content is None:
+                entry = self._reader.read_entry(path, name, seen)
+                entry = replace(entry, nlink=len(group), hardlink_group=number)
+            else:
+                entry = self._reader.read_file_entry(
+                    path, name, content, nlink=len(group), group=number
+                )
+                directory.entries[name] = SourceEntry(name, content.seen)
+                directory.keys[name] = content_key(content.content, content.chunks)
+            chunks = content.chunks if content is not None else ()
+            edits.append((entry, chunks))
+            is_different = is_different or not self._is_there(directory, entry, chunks)
+        if is_different:
+            directory.edits += edits
+            for entry, _ in edits:
+                before = directory.before.get(entry.name)
+                self._counts.note(directory.path + b"/" + entry.name, entry, before)
+        self._finish_one(directory)
+
+    def _group_number(self, directory: OpenDirectory, group: list[SourceEntry]) -> int:
+        """The number of a hard link group: the catalog's if it has the very same group."""
+        if len(group) == 1:
+            return 0
+        before = directory.before.get(group[0].name)
+        if before is not None and before.hardlink_group:
+            names = {n for n, e in directory.before.items()
+                     if e.hardlink_group == before.hardlink_group}  # fmt: skip
+            if names == {name for name, _ in group}:
+                return before.hardlink_group
+        directory.groups -= 1  # below zero: no number of the catalog's
+        return directory.groups
+
+    def _is_there(
+        self, directory: OpenDirectory, entry: DirectoryEntry, chunks: Sequence[Chunk]
+    ) -> bool:
+        before = directory.before.get(entry.name)
+        if before != entry:
+            return False
+        if not entry.is_chunked:
+            return True
+        path = directory.path + b"/" + entry.name
+        return self._editor.chunks(path, entry) == list(chunks)
+
+    def _finish_one(self, directory: OpenDirectory) -> None:
+        """Note that one file, or the visit, is through; write what has gathered."""
+        directory.missing -= 1
+        if directory.edits and (not directory.missing or len(directory.edits) >= _EDITS_AT_ONCE):
+            self._editor.put(directory.path, directory.edits)
+            directory.edits = []
+        memory = self._memory
+        if directory.missing or memory is None or not directory.is_remembered:
+            return
+        if directory.own is not None:
+            stamp = memory.stamps.stamp(directory.own, directory.entries.values())
+            keys = [
+                directory.keys.get(name, NO_KEY)
+                for name, (_, seen) in directory.entries.items()
+                if stat.S_ISREG(seen.st_mode)
+            ]
+            memory.state.put(directory.path, stamp, keys)
