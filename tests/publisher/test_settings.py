@@ -12,6 +12,7 @@ from outcrop.publisher.errors import PublisherSettingsError
 from outcrop.publisher.settings import PARAMETERS, StratumZeroSettings, serialize_client_settings
 from outcrop.repository.errors import RepositoryNotFound
 from outcrop.storage.locations import Locations
+from outcrop.storage.upstream import Upstream
 
 FQRN = "conf.example.org"
 UPSTREAM = """\
@@ -57,7 +58,7 @@ def test_upstreams_file_is_read(locations: Locations) -> None:
     settings = StratumZeroSettings.read(locations, FQRN)
     assert settings == StratumZeroSettings(
         fqrn=FQRN,
-        storage=Path("/data/conf.example.org"),
+        upstream=Upstream.local(Path("/data/conf.example.org")),
         spool=Path("/var/spool/cvmfs/conf.example.org"),
         algorithm=HashAlgorithm.SHAKE128,
         min_chunk_bytes=16384,
@@ -88,7 +89,7 @@ def test_what_is_not_set_is_as_upstream_has_it(locations: Locations) -> None:
 def test_what_is_written_is_read(locations: Locations, compression: CompressionChoice) -> None:
     settings = StratumZeroSettings(
         fqrn=FQRN,
-        storage=Path("/some where"),
+        upstream=Upstream.local(Path("/some where")),
         spool=Path("/spool"),
         algorithm=HashAlgorithm.RMD160,
         compression=compression,
@@ -118,7 +119,8 @@ def test_what_is_written_is_read(locations: Locations, compression: CompressionC
         ("CVMFS_MIN_CHUNK_SIZE=-1", "not a number"),
         ("CVMFS_REPOSITORY_TTL=4m", "not a number"),
         ("CVMFS_MIN_CHUNK_SIZE=99999999999", "chunk sizes"),
-        ("CVMFS_UPSTREAM_STORAGE=S3,/tmp,repo@/s3.conf", "only local"),
+        ("CVMFS_UPSTREAM_STORAGE=gw,/tmp,http://localhost:4929/api/v1", "gateway"),
+        ("CVMFS_UPSTREAM_STORAGE=local,relative", "local,TEMPORARY"),
         ("CVMFS_SPOOL_DIR=relative", "absolute"),
         ("CVMFS_REPOSITORY_TYPE=stratum1", "stratum1"),
         ("CVMFS_REPOSITORY_NAME=other.example.org", "other"),

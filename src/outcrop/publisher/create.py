@@ -37,6 +37,7 @@ from outcrop.repository.reflog import Reflog
 from outcrop.storage.local import LocalStore
 from outcrop.storage.locations import Locations
 from outcrop.storage.store import WritableStore, read_file
+from outcrop.storage.upstream import Upstream, open_store
 from outcrop.trust.chain import TrustedWhitelist, verify_whitelist
 from outcrop.trust.keys import Certificate, load_public_keys
 from outcrop.trust.signing import RepositoryKeys, generate_keys, key_signer, sign_whitelist
@@ -78,7 +79,7 @@ def create_repository(
     """
     settings = StratumZeroSettings(
         fqrn=check_fqrn(fqrn),
-        storage=locations.repository(fqrn),
+        upstream=Upstream.local(locations.repository(fqrn)),
         spool=locations.spool(fqrn),
         algorithm=algorithm,
         compression=CompressionChoice.from_label(compression),
@@ -90,7 +91,7 @@ def create_repository(
         stratum0_url=STRATUM0_URL + fqrn,
         user=user_name(),
     )
-    store = store if store is not None else LocalStore(settings.storage)
+    store = store if store is not None else open_store(settings.upstream)
     with ExitStack() as stack:
         stack.enter_context(local_errors(fqrn))
         settings.spool.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from outcrop.publisher.compression import CompressionChoice
 from outcrop.publisher.errors import PublisherSettingsError
 from outcrop.repository.errors import RepositoryNotFound
 from outcrop.storage.locations import Locations
+from outcrop.storage.upstream import Upstream, parse_upstream
 
 CREATOR_VERSION: Final = "143"
 """The layout version of CernVM-FS 2.12 that what we write is compatible with."""
@@ -36,7 +37,7 @@ class StratumZeroSettings:
     """
 
     fqrn: str
-    storage: Path
+    upstream: Upstream
     spool: Path
     algorithm: HashAlgorithm = HashAlgorithm.SHA1
     compression: CompressionChoice = CompressionChoice.BALANCED
@@ -76,6 +77,21 @@ class StratumZeroSettings:
     union_directory: Path = Path("/cvmfs")
     stratum0_url: str = ""
     user: str = ""
+
+    @property
+    def storage(self) -> Path:
+        """The directory the repository is stored in. Raises PublisherSettingsError for a bucket."""
+        directory = self.upstream.directory
+        if directory is None:
+            raise PublisherSettingsError(
+                f"{self.fqrn} is stored at {self.upstream}: this needs one in a directory"
+            )
+        return directory
+
+    @property
+    def statistics_file(self) -> Path:
+        """The statistics database."""
+        return self.statistics_database or self.spool / "stats.db"
 
     @property
     def chunk_sizes(self) -> ChunkSizes | None:
@@ -120,7 +136,7 @@ class StratumZeroSettings:
                 attributes[parameter.attribute] = parameter.parse(values[name])
             except (ValueError, FormatError, PublisherSettingsError) as error:
                 raise PublisherSettingsError(f"{file}: {name}={values[name]!r}: {error}") from error
-        attributes.setdefault("storage", locations.repository(fqrn))
+        attributes.setdefault("upstream", Upstream.local(locations.repository(fqrn)))
         attributes.setdefault("spool", locations.spool(fqrn))
         attributes.setdefault("union_directory", Path("/cvmfs", fqrn))
         settings = cls(fqrn=check_fqrn(fqrn), **attributes)
@@ -143,7 +159,7 @@ class StratumZeroSettings:
                 "CVMFS_UNION_DIR": str(self.union_directory),
                 "CVMFS_SPOOL_DIR": str(self.spool),
                 "CVMFS_STRATUM0": self.stratum0_url,
-                "CVMFS_UPSTREAM_STORAGE": f"local,{self.storage}/data/txn,{self.storage}",
+                "CVMFS_UPSTREAM_STORAGE": str(self.upstream),
                 "CVMFS_USE_FILE_CHUNKING": _switch(self.use_chunking),
                 "CVMFS_MIN_CHUNK_SIZE": str(self.min_chunk_bytes),
                 "CVMFS_AVG_CHUNK_SIZE": str(self.average_chunk_bytes),
@@ -203,14 +219,6 @@ class PublisherParameter:
     parse: Callable[[str], object] = field(repr=False)
 
 
-def _local_storage(text: str) -> Path:
-    kind, _, rest = text.partition(",")
-    _, separator, place = rest.partition(",")
-    if kind != "local" or not separator or not place.startswith("/"):
-        raise ValueError("only local,TEMPORARY_DIRECTORY,DIRECTORY is supported yet")
-    return Path(place)
-
-
 def _absolute(text: str) -> Path:
     if not text.startswith("/"):
         raise ValueError("not an absolute path")
@@ -232,7 +240,7 @@ def _thousands(text: str) -> int:
 
 
 PARAMETERS: Final[Mapping[str, PublisherParameter]] = {
-    "CVMFS_UPSTREAM_STORAGE": PublisherParameter("storage", _local_storage),
+    "CVMFS_UPSTREAM_STORAGE": PublisherParameter("upstream", parse_upstream),
     "CVMFS_SPOOL_DIR": PublisherParameter("spool", _absolute),
     "CVMFS_HASH_ALGORITHM": PublisherParameter("algorithm", HashAlgorithm.from_label),
     "CVMFS_COMPRESSION_ALGORITHM": PublisherParameter("compression", CompressionChoice.from_label),

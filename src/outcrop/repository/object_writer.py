@@ -10,8 +10,7 @@ from outcrop.formats.hashes import (
     Suffix,
     hash_file_name,
 )
-from outcrop.storage.errors import ObjectNotFound, ObjectTooBig
-from outcrop.storage.store import WritableStore, read_file
+from outcrop.storage.store import WritableStore
 
 Compressor = Callable[[bytes], bytes]
 """Makes a zlib stream of bytes. Which one is a matter of speed and size, not of format."""
@@ -58,9 +57,4 @@ class ObjectWriter:
 
     def _has(self, name: str, stored: bytes) -> bool:
         """Whether the object is there, whole: one torn by a power cut gets written again."""
-        if not self.store.exists(name):
-            return False
-        try:
-            return read_file(self.store, name, limit=len(stored)) == stored
-        except (ObjectNotFound, ObjectTooBig):
-            return False
+        return self.store.holds(name, stored)

@@ -52,6 +52,10 @@ class AccessDenied(StorageError):
     errno = errno.EACCES
 
 
+class BucketMissing(StorageError):
+    """The service has no bucket (or container) of that name."""
+
+
 class StorageSettingsError(OutcropError):
     """Where a repository is to be stored is said in a way that cannot be."""
 

@@ -1,0 +1,77 @@
+"""What obstore's exceptions mean: it tells everything in one long text, we need the fact of it."""
+
+import re
+from typing import Final
+
+from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
+
+from outcrop.storage.errors import (
+    AccessDenied,
+    BucketMissing,
+    ObjectNotFound,
+    StorageError,
+    StorageFull,
+    StorageUnavailable,
+)
+
+_CODE: Final = re.compile(r"<Code>\s*([A-Za-z]{1,60})\s*</Code>")
+_STATUS: Final = re.compile(r"status code: (\d{3})")
+_REASON: Final = re.compile(
+    r"(after \d+ retries)|(HTTP error: [^\n]{1,200})|(operation timed out)|"
+    r"(InstanceProfile|instance metadata|credentials?[^\n]{1,100})",
+    re.IGNORECASE,
+)
+_FULL: Final = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "AccountQuotaExceeded"}
+_NO_BUCKET: Final = {"NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"}
+_DENIED: Final = {"401", "403"}
+
+
+def cloud_error(error: Exception, place: str) -> StorageError:
+    """The storage error for what obstore raised at `place`; raise it `from` the original.
+
+    No more than the service's code is taken over: the rest of its answer may quote the request.
+    """
+    text = str(error)
+    code = _find(_CODE, text)
+    status = _find(_STATUS, text)
+    told = " ".join(part for part in (status, code) if part)
+    if code in _NO_BUCKET:
+        return BucketMissing(
+            f"{place}: there is no such bucket ({code})",
+            hint="make the bucket, or correct its name in s3.conf",
+        )
+    if code in _FULL or status == "507":
+        return StorageFull(f"{place}: {told}", hint="the bucket or its owner has a quota")
+    if isinstance(error, FileNotFoundError):
+        return ObjectNotFound(f"{place}: not found")
+    if isinstance(error, PermissionDeniedError | UnauthenticatedError) or status in _DENIED:
+        return AccessDenied(f"{place}: access denied ({told})", hint=_HINTS.get(code, _KEYS))
+    return StorageUnavailable(
+        f"{place}: {told or _reason(text)}", hint="see whether the service is up, and try again"
+    )
+
+
+def is_not_partial(error: BaseException | None) -> bool:
+    """Whether a server was asked for a range and answered as if for the whole file."""
+    return error is not None and "NotPartial" in str(error)
+
+
+_KEYS: Final = "check the access key, the secret key and what its owner may do in the bucket"
+_HINTS: Final = {
+    "SignatureDoesNotMatch": "check the secret key and, if the server has one, the region",
+    "InvalidAccessKeyId": "check the access key",
+    "RequestTimeTooSkewed": "set this computer's clock",
+    "AccessControlListNotSupported": "set CVMFS_S3_X_AMZ_ACL= and give the bucket a policy",
+}
+
+
+def _find(pattern: re.Pattern[str], text: str) -> str:
+    match = pattern.search(text)
+    return match[1] if match is not None else ""
+
+
+def _reason(text: str) -> str:
+    """What is worth telling of a failure without an answer."""
+    first = text.partition("\n")[0]
+    parts = [match[0] for match in _REASON.finditer(first)]
+    return ", ".join(dict.fromkeys(parts)) or "no usable answer"
