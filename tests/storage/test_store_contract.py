@@ -6,10 +6,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from obstore.store import MemoryStore as MemoryBucket
 from tests.support.faults import FaultyStore, Kind
 from tests.support.objects import random_object, stored_object
 from tests.support.servers import Fault, HttpProxy, HttpServer
 
+from outcrop.storage.cloud import CloudClients, CloudStore
 from outcrop.storage.errors import (
     FileChanged,
     InvalidName,
@@ -70,7 +72,17 @@ def faulty(files: Files, place: Path, stack: ExitStack) -> ObjectStore:
     return FaultyStore(MemoryStore(files), fail_at=0, kind=Kind.ERROR)
 
 
+def cloud(files: Files, place: Path, stack: ExitStack) -> ObjectStore:
+    bucket = MemoryBucket()
+    clients = CloudClients(reader=bucket, writer=bucket)
+    store = CloudStore(clients, prefix="cvmfs/a.test", place="memory")
+    for name, data in files.items():
+        store.write(name, data)
+    return store
+
+
 STORES: dict[str, Make] = {
+    "cloud": cloud,
     "memory": memory,
     "local": local,
     "http": http,
@@ -211,7 +223,7 @@ def test_closing_twice_is_closing(make: Callable[[Files], ObjectStore]) -> None:
     store.close()
 
 
-WRITABLE = {name: STORES[name] for name in ("memory", "local", "faulty without fault")}
+WRITABLE = {name: STORES[name] for name in ("memory", "local", "cloud", "faulty without fault")}
 
 
 @pytest.fixture(params=WRITABLE, ids=lambda name: name)

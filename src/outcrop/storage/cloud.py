@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import obstore
 from obstore.exceptions import (
@@ -30,7 +30,7 @@ from outcrop.storage.errors import (
 from outcrop.storage.store import MAX_NAMED_FILE_BYTES, Sink, check_name
 
 if TYPE_CHECKING:
-    from obstore import Attributes, UpdateVersion
+    from obstore import Attributes, ObjectMeta, UpdateVersion
 
 _BLOCK_BYTES: Final = 1 << 20
 _PART_BYTES: Final = 16 << 20
@@ -151,7 +151,7 @@ class CloudStore:
                     key,
                     data,
                     attributes=_headers(name),
-                    mode="create" if version is None else version,
+                    mode="create" if found is None else version or "overwrite",
                     use_multipart=False,
                 )
         except FileChanged:
@@ -163,20 +163,17 @@ class CloudStore:
                 raise
             self.write(name, data)
 
-    def _read_version(self, key: str) -> "tuple[bytes | None, UpdateVersion | None]":
+    def _read_version(self, key: str) -> "tuple[bytes | None, UpdateVersion]":
+        """What is there and what to call it in a condition: nothing, for a server without."""
         try:
             with self._errors(key):
                 result = obstore.get(self._reader, key)
                 meta = result.meta
                 if meta["size"] > MAX_NAMED_FILE_BYTES:
                     raise ObjectCorrupt(f"{self._shown(key)}: too large for what it is")
-                version: UpdateVersion = {
-                    "e_tag": meta["e_tag"],
-                    "version": meta["version"],
-                }
-                return bytes(result.bytes()), version
+                return bytes(result.bytes()), _version_of(meta)
         except ObjectNotFound:
-            return None, None
+            return None, {}
 
     def exists(self, name: str) -> bool:
         """Whether the file is there."""
@@ -239,6 +236,11 @@ class CloudStore:
             raise FileChanged(f"{self._shown(key)}: somebody else wrote it meanwhile") from error
         except _FAILURES as error:
             raise cloud_error(error, self._shown(key)) from error
+
+
+def _version_of(meta: "ObjectMeta") -> "UpdateVersion":
+    told = {"e_tag": meta["e_tag"], "version": meta["version"]}
+    return cast("UpdateVersion", {key: value for key, value in told.items() if value is not None})
 
 
 def _headers(name: str) -> "Attributes":
