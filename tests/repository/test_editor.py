@@ -299,7 +299,7 @@ def test_names_that_are_not_utf8_survive(bench: Workbench) -> None:
 def test_more_catalogs_than_may_be_open_at_once_are_no_problem(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("outcrop.repository.editor._MAX_OPEN", 3)
+    monkeypatch.setattr("outcrop.repository.working_tree._MAX_OPEN", 3)
     for n in range(10):
         directories(bench.editor, b"/%d" % n)
         bench.editor.nest(b"/%d" % n)

@@ -36,6 +36,8 @@ DELETE_ENTRY = f"DELETE FROM catalog {_AT}"
 DELETE_CHUNKS = f"DELETE FROM chunks {_AT}"
 DELETE_NESTED = "DELETE FROM nested_catalogs"
 
+RENAME_ENTRY = f"UPDATE catalog SET md5path_1 = ?, md5path_2 = ?, name = CAST(? AS TEXT) {_AT}"
+RENAME_CHUNKS = f"UPDATE chunks SET md5path_1 = ?, md5path_2 = ? {_AT}"
 ADD_LINKS = f"UPDATE catalog SET hardlinks = hardlinks + ? {_AT}"
 SET_GROUP_LINKS = (
     "UPDATE catalog SET hardlinks = ? WHERE parent_1 = ? AND parent_2 = ? AND hardlinks = ? "

@@ -8,107 +8,24 @@ nothing to a store: `repository.commit` does that with what the editor made dirt
 Paths are bytes from the repository's root: `b""` is the root, all others begin with `/`.
 """
 
-from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
-from itertools import count
-from pathlib import Path
 
-from outcrop.formats.catalog import Chunk, DirectoryEntry, NestedCatalog, Statistics
-from outcrop.formats.hashes import ContentHash, ObjectRef, Suffix
-from outcrop.repository.errors import NotADirectory, PathNotFound
+from outcrop.formats.catalog import MAX_NAME_BYTES, Chunk, DirectoryEntry
+from outcrop.repository.errors import NotADirectory, PathExists, PathNotFound, PathNotMovable
+from outcrop.repository.subtree import copy_below, copy_nested, nested_copies, root_entry
 from outcrop.repository.working_catalog import Edit, WorkingCatalog
-from outcrop.storage.store import ObjectStore, fetch_object
+from outcrop.repository.working_tree import WorkingTree, is_at_or_below
 
-MAX_CATALOG_BYTES = 4 << 30
-"""Limit of a plain catalog whose size its parent does not tell."""
-
-_MAX_OPEN = 100
+VIRTUAL_DIRECTORY = b"/.cvmfs"
+"""The hidden directory of every repository; what is in it is made by the publisher itself."""
 
 
-class CatalogEditor:
+class CatalogEditor(WorkingTree):
     """The catalogs of one revision in the making. For one thread; use as a context manager.
 
     What it left in the scratch directory is deleted at the end.
     """
-
-    def __init__(self, store: ObjectStore, scratch: Path, root: WorkingCatalog) -> None:
-        self._store = store
-        self._scratch = scratch
-        self._numbers = count(1)
-        self._open: OrderedDict[bytes, WorkingCatalog] = OrderedDict()
-        self._loaded = {b"": root}
-        self.root = root
-
-    @classmethod
-    def open(cls, store: ObjectStore, scratch: Path, root: ObjectRef) -> "CatalogEditor":
-        """Start from a published root catalog. Raises StorageError, FormatError."""
-        file = scratch / "catalog-0"
-        return cls(store, scratch, _fetch(store, file, b"", root.hash, root.size or 0))
-
-    @classmethod
-    def create(
-        cls, store: ObjectStore, scratch: Path, root: DirectoryEntry, *, now: int
-    ) -> "CatalogEditor":
-        """Start from nothing but a root directory."""
-        catalog = WorkingCatalog.create(scratch / "catalog-0", b"", now=now)
-        catalog.put_at(b"", replace(root, name=b"", nlink=2))
-        return cls(store, scratch, catalog)
-
-    def __enter__(self) -> "CatalogEditor":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for catalog in self._loaded.values():
-            catalog.discard()
-
-    # --- which catalog ---
-
-    def holding(self, path: bytes) -> WorkingCatalog:
-        """The catalog with the row of `path`; of a nested catalog's mountpoint, the parent."""
-        return self.listing(path.rpartition(b"/")[0]) if path else self._use(self.root)
-
-    def listing(self, directory: bytes) -> WorkingCatalog:
-        """The catalog with the rows of a directory's entries; of a mountpoint, the child."""
-        catalog = self.root
-        while catalog.nested:
-            mountpoint = _first_mountpoint(catalog, directory)
-            if mountpoint is None:
-                break
-            catalog = self._child(catalog, mountpoint)
-        return self._use(catalog)
-
-    def is_nested(self, path: bytes) -> bool:
-        """Whether the directory is the root of a nested catalog."""
-        return bool(path) and path in self.holding(path).nested
-
-    def _child(self, parent: WorkingCatalog, mountpoint: bytes) -> WorkingCatalog:
-        loaded = self._loaded.get(mountpoint)
-        if loaded is not None:
-            return loaded
-        nested = parent.nested[mountpoint]
-        if nested is None:
-            raise RuntimeError(f"the new catalog at {mountpoint!r} was forgotten")
-        child = _fetch(self._store, self._new_file(), mountpoint, nested.hash, nested.size)
-        self._loaded[mountpoint] = child
-        return self._use(child)
-
-    def _new_file(self) -> Path:
-        return self._scratch / f"catalog-{next(self._numbers)}"
-
-    def _use(self, catalog: WorkingCatalog) -> WorkingCatalog:
-        """Note that a catalog is about to be used, so that not all of them stay open."""
-        self._open[catalog.mountpoint] = catalog
-        self._open.move_to_end(catalog.mountpoint)
-        if len(self._open) > _MAX_OPEN:
-            _, oldest = self._open.popitem(last=False)
-            oldest.close()
-        return catalog
-
-    def _forget(self, catalog: WorkingCatalog) -> None:
-        del self._loaded[catalog.mountpoint]
-        self._open.pop(catalog.mountpoint, None)
-        catalog.discard()
 
     # --- reading ---
 
@@ -164,15 +81,24 @@ class CatalogEditor:
     def _remove_content(self, directory: bytes) -> None:
         """Drop what is below a directory that is about to go; nested catalogs go unread."""
         catalog = self.holding(directory)
-        for mountpoint in _mountpoints_from(catalog, directory):
-            child = self._child(catalog, mountpoint)  # only its counters are needed
-            catalog.subtree -= child.base_total
-            del catalog.nested[mountpoint]
+        gone = _mountpoints_from(catalog, directory)
+        if gone:
+            self._drop_nested(catalog, gone)
             for loaded in list(self._loaded.values()):
-                if _is_at_or_below(loaded.mountpoint, mountpoint):
+                if is_at_or_below(loaded.mountpoint, directory) and loaded is not catalog:
                     self._forget(loaded)
         catalog.remove_below(directory)
         self._add_links(directory.rpartition(b"/")[0], -1)
+
+    def _drop_nested(self, catalog: WorkingCatalog, gone: Collection[bytes]) -> None:
+        """Take children off a catalog, and off its counters: by the smaller part of them."""
+        stays = catalog.nested.keys() - set(gone)
+        if len(stays) < len(gone):
+            catalog.subtree = self._sum_totals(catalog, stays)
+        else:
+            catalog.subtree -= self._sum_totals(catalog, gone)
+        for mountpoint in gone:
+            del catalog.nested[mountpoint]
 
     def _add_links(self, directory: bytes, delta: int) -> None:
         catalog = self.holding(directory)
@@ -188,6 +114,71 @@ class CatalogEditor:
         if is_nested:
             self.listing(path).put_at(path, replace(plain, is_nested_root=True))
 
+    # --- whole subtrees ---
+
+    def clone(self, source: bytes, target: bytes) -> None:
+        """Make `target`, which must not exist, a copy of `source` with all that is below.
+
+        The copies of hard links are files of their own; nested catalogs are copied, too. No
+        content is read. Raises PathNotFound, PathExists, NotADirectory, PathNotMovable.
+        """
+        self._check_target(source, target)
+        self._copy(source, target, keeps_links=False)
+
+    def move(self, source: bytes, target: bytes) -> None:
+        """Give `source`, with all that is below, another path. Raises as `clone` does.
+
+        Hard links stay links as far as they stay in one directory.
+        """
+        self._check_target(source, target)
+        catalog, directory = self.holding(source), source.rpartition(b"/")[0]
+        if not self.get(source).is_directory and directory == target.rpartition(b"/")[0]:
+            catalog.rename(source, target)
+            return
+        self._copy(source, target, keeps_links=True)
+        self.remove(source)
+
+    def _check_target(self, source: bytes, target: bytes) -> None:
+        self.get(source)
+        for path in (source, target):
+            if not path or is_at_or_below(path, VIRTUAL_DIRECTORY):
+                raise PathNotMovable(f"{_shown(path)} can be neither moved nor replaced")
+        name = target.rpartition(b"/")[2]
+        if name in (b"", b".", b"..") or len(name) > MAX_NAME_BYTES or b"\0" in name:
+            raise PathNotMovable(f"{_shown(target)} is no possible path")
+        if self.find(target) is not None:
+            raise PathExists(
+                f"{_shown(target)} exists already", hint="remove it first, or choose another path"
+            )
+        if is_at_or_below(target, source):
+            raise PathNotMovable(f"{_shown(target)} is inside of {_shown(source)}")
+        parent = target.rpartition(b"/")[0]
+        if not self.get(parent).is_directory:
+            raise NotADirectory(f"{_shown(parent)} is no directory, so nothing can be below it")
+
+    def _copy(self, source: bytes, target: bytes, *, keeps_links: bool) -> None:
+        entry = self.get(source)
+        if entry.is_directory:
+            self._copy_directory(entry, source, target, keeps_links=keeps_links)
+            return
+        directory, _, name = target.rpartition(b"/")
+        chunks = self.chunks(source, entry)
+        self.put(directory, [(replace(entry, name=name, nlink=1, hardlink_group=0), chunks)])
+
+    def _copy_directory(
+        self, entry: DirectoryEntry, source: bytes, target: bytes, *, keeps_links: bool
+    ) -> None:
+        origin, place = self.holding(source), self.holding(target)
+        copies = nested_copies(origin, source, target)
+        self.put_directory(target, entry)
+        is_nested = source in origin.nested
+        place.put_at(target, replace(root_entry(entry, target), is_nested_mountpoint=is_nested))
+        if not is_nested:
+            copy_below(origin, source, place, target, keeps_links=keeps_links)
+        place.nested.update(dict.fromkeys(copy.place for copy in copies))
+        for new in copy_nested(copies, self._open_source, self._new_file, keeps_links=keeps_links):
+            self._loaded[new.mountpoint] = new
+
     # --- nested catalogs ---
 
     def nest(self, path: bytes) -> None:
@@ -199,11 +190,11 @@ class CatalogEditor:
         if not path or path in parent.nested:
             return
         child = WorkingCatalog.create(self._new_file(), path, now=0)
-        inner = [m for m in parent.nested if _is_at_or_below(m, path)]
+        inner = [m for m in parent.nested if is_at_or_below(m, path)]
+        total = self._sum_totals(parent, inner)
+        parent.subtree -= total
+        child.subtree += total
         for mountpoint in inner:
-            total = self._child(parent, mountpoint).base_total
-            parent.subtree -= total
-            child.subtree += total
             child.nested[mountpoint] = parent.nested.pop(mountpoint)
         self._loaded[path] = child
         parent.nested[path] = None
@@ -223,78 +214,10 @@ class CatalogEditor:
         self._forget(child)
         self._put_transition(path, parent, self.get(path))
 
-    # --- for the commit ---
-
-    def dirty_levels(self) -> Iterator[list[WorkingCatalog]]:
-        """The catalogs that need a new object, deepest first; those of one list are siblings.
-
-        Whatever is above a dirty catalog is dirty, and so is always the root.
-        """
-        depths: dict[bytes, int] = {}
-        dirty: dict[bytes, WorkingCatalog] = {b"": self.root}
-        for catalog in self._loaded.values():
-            if catalog.is_dirty:
-                dirty.update({above.mountpoint: above for above in self._lineage(catalog)})
-        for catalog in dirty.values():
-            depths[catalog.mountpoint] = len(self._lineage(catalog))
-        for depth in range(max(depths.values()), 0, -1):
-            yield [c for m, c in dirty.items() if depths[m] == depth]
-
-    def _lineage(self, catalog: WorkingCatalog) -> list[WorkingCatalog]:
-        """A catalog and all above it, root first."""
-        found = [self.root]
-        while found[-1] is not catalog:
-            mountpoint = _first_mountpoint(found[-1], catalog.mountpoint)
-            if mountpoint is None:
-                raise RuntimeError(f"the catalog at {catalog.mountpoint!r} hangs nowhere")
-            found.append(self._loaded[mountpoint])
-        return found
-
-    def settle(
-        self, catalog: WorkingCatalog, stored: NestedCatalog, statistics: Statistics
-    ) -> None:
-        """Note that a sealed catalog has its object now, and tell its parent.
-
-        Raises nothing: catalogs are settled deepest first, so the parent is still unsealed.
-        """
-        if catalog.mountpoint:
-            parent = self.holding(catalog.mountpoint)
-            parent.nested[catalog.mountpoint] = stored
-            parent.subtree += statistics.total - catalog.base_total
-            parent.is_dirty = True
-        catalog.base = stored.hash
-        catalog.base_total = statistics.total
-        catalog.is_dirty = False
-
-
-def _fetch(
-    store: ObjectStore, file: Path, mountpoint: bytes, content_hash: ContentHash, size: int
-) -> WorkingCatalog:
-    ref = ObjectRef(content_hash, Suffix.CATALOG, size=size or None)
-    with file.open("w+b") as out:
-        fetch_object(store, ref, out, limit=MAX_CATALOG_BYTES)
-    return WorkingCatalog.open(file, mountpoint, content_hash)
-
-
-def _first_mountpoint(catalog: WorkingCatalog, path: bytes) -> bytes | None:
-    """The outermost nested catalog of `catalog` at or above `path`."""
-    end = len(catalog.mountpoint)
-    while end < len(path):
-        end = path.find(b"/", end + 1)
-        if end < 0:
-            end = len(path)
-        if path[:end] in catalog.nested:
-            return path[:end]
-    return None
-
-
-def _is_at_or_below(path: bytes, directory: bytes) -> bool:
-    return path == directory or path.startswith(directory + b"/")
-
 
 def _mountpoints_from(catalog: WorkingCatalog, directory: bytes) -> list[bytes]:
     """The nested catalogs of a catalog at or below a directory."""
-    return [m for m in catalog.nested if _is_at_or_below(m, directory)]
+    return [m for m in catalog.nested if is_at_or_below(m, directory)]
 
 
 def _shown(path: bytes) -> str:

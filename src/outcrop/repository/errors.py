@@ -17,6 +17,18 @@ class PathNotFound(RepositoryError):
     errno = errno.ENOENT
 
 
+class PathExists(RepositoryError):
+    """Something is at a path where something new was to be."""
+
+    errno = errno.EEXIST
+
+
+class PathNotMovable(RepositoryError):
+    """That path cannot be moved or cloned, or not to that place."""
+
+    errno = errno.EINVAL
+
+
 class NotADirectory(RepositoryError):
     """A directory was asked for and the path is something else."""
 

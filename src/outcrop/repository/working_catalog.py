@@ -202,6 +202,13 @@ class WorkingCatalog:
         self._count(row, 0)
         self.database.execute(sql.UPSERT_ENTRY, (*key, *parent, *row))
 
+    def rename(self, path: bytes, new_path: bytes) -> None:
+        """Give a row that is no directory's another name in the same directory."""
+        self.is_dirty = True
+        old, new = path_hash(path), path_hash(new_path)
+        self.database.execute(sql.RENAME_ENTRY, (*new, new_path.rpartition(b"/")[2], *old))
+        self.database.execute(sql.RENAME_CHUNKS, (*new, *old))
+
     def remove(self, path: bytes) -> None:
         """Delete one row (and its chunks), if it is there."""
         self.is_dirty = True
