@@ -88,6 +88,7 @@ def publish_changes(
     progress: Tell | None = None,
     store: WritableStore | None = None,
     on_published: OnPublished | None = None,
+    within_transaction: bool = False,
 ) -> PublishResult:
     """Have `apply` edit the trunk, and make the result the new one, atomically.
 
@@ -102,8 +103,9 @@ def publish_changes(
     tell = progress or say_nothing
     workers = options.workers or default_workers()
     opened = open_session(
-        locations, fqrn, now=now, choice=choice, workers=workers, store=store,
-        is_rehearsal=options.dry_run,
+        locations, fqrn, now=now, choice=choice, workers=options.workers or 0, store=store,
+        is_rehearsal=options.dry_run, wait_seconds=options.wait_seconds,
+        within_transaction=within_transaction,
     )  # fmt: skip
     with opened as session:
         check_base(session, options)
@@ -183,15 +185,19 @@ def check_target(path: bytes) -> bytes:
     return path
 
 
-def check_source(source: Path, storage: Path) -> bytes:
+def check_source(source: Path, storage: Path | None) -> bytes:
     """The real path of a directory that can be published. Raises SourceUnreadable, PathRefused."""
     path = os.path.realpath(os.fsencode(source))
     shown = path.decode("utf-8", "backslashreplace")
     if not os.path.isdir(path):  # noqa: PTH112 - bytes
         raise SourceUnreadable(f"{shown} is no directory")
-    if (os.path.realpath(os.fsencode(storage)) + b"/").startswith(path.rstrip(b"/") + b"/"):
+    if storage is not None and _is_below(os.path.realpath(os.fsencode(storage)), path):
         raise PathRefused(f"{shown} has the storage of the repository in it: {storage}")
     return path
+
+
+def _is_below(path: bytes, directory: bytes) -> bool:
+    return (path + b"/").startswith(directory.rstrip(b"/") + b"/")
 
 
 def check_base(session: PublishSession, options: PublishOptions) -> None:
@@ -242,7 +248,7 @@ class SourcePublishing:
         self, session: PublishSession, source: Path, target: bytes, options: PublishOptions
     ) -> None:
         settings = session.settings
-        self.source = check_source(source, settings.storage)
+        self.source = check_source(source, settings.upstream.directory)
         self.reader = SourceReader(
             with_xattrs=settings.include_xattrs, with_nanoseconds=settings.mtime_nanoseconds
         )

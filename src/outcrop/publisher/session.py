@@ -45,6 +45,7 @@ from outcrop.storage.local import LocalStore
 from outcrop.storage.locations import Locations
 from outcrop.storage.store import WritableStore
 from outcrop.storage.temporary import TransientOpener
+from outcrop.storage.upstream import open_store, parallel_requests
 from outcrop.trust.blacklist import Blacklist
 from outcrop.trust.chain import TrustedManifest
 from outcrop.trust.keys import load_public_keys
@@ -141,20 +142,26 @@ def open_session(
     workers: int = 0,
     store: WritableStore | None = None,
     is_rehearsal: bool = False,
+    wait_seconds: float = 0.0,
+    within_transaction: bool = False,
 ) -> Iterator[PublishSession]:
     """Lock the repository, verify its trunk and prepare the next revision.
 
-    `choice` overrides the settings' compression, `workers` (0: one for each processor) the number
-    of threads, `store` where the repository is. A rehearsal can be published like any session,
-    without effect. Raises PublishInProgress, TrustError and others.
+    `choice` overrides the settings' compression, `workers` (0: what processors and store can
+    do) the number of threads, `store` where the repository is, `wait_seconds` how long another publisher may take.
+    A rehearsal can be published like any session, without effect. Raises PublishInProgress,
+    TrustError and others.
     """
     settings = StratumZeroSettings.read(locations, fqrn)
     choice = choice or settings.compression
-    store = store if store is not None else LocalStore(settings.storage)
+    store = store if store is not None else open_store(settings.upstream)
     with ExitStack() as stack:
         stack.enter_context(local_errors(fqrn))
         settings.spool.mkdir(parents=True, exist_ok=True)
-        started_at_ns = stack.enter_context(publishing_lock(settings.spool, fqrn))
+        lock = publishing_lock(
+            settings.spool, fqrn, wait_seconds=wait_seconds, within_transaction=within_transaction
+        )
+        started_at_ns = stack.enter_context(lock)
         scratch = stack.enter_context(scratch_directory(settings.spool))
         if is_rehearsal:
             store = RehearsalStore(store, LocalStore(scratch / "store"))
@@ -167,7 +174,7 @@ def open_session(
         editor = stack.enter_context(CatalogEditor.open(store, scratch, root))
         pipeline = Pipeline(
             commit.writer,
-            workers=workers or default_workers(),
+            workers=workers or max(default_workers(), parallel_requests(settings.upstream)),
             chunk_sizes=settings.chunk_sizes,
             compression=choice.stored_as,
             with_bulk=settings.legacy_bulk_chunks,
