@@ -147,10 +147,10 @@ def open_session(
 ) -> Iterator[PublishSession]:
     """Lock the repository, verify its trunk and prepare the next revision.
 
-    `choice` overrides the settings' compression, `workers` (0: what processors and store can
-    do) the number of threads, `store` where the repository is, `wait_seconds` how long another publisher may take.
-    A rehearsal can be published like any session, without effect. Raises PublishInProgress,
-    TrustError and others.
+    `choice` overrides the settings' compression, `workers` (0: what processors and store can do)
+    the number of threads, `store` where the repository is, `wait_seconds` is for another publisher
+    to finish. A rehearsal can be published like any session, without effect. Raises
+    PublishInProgress, TrustError and others.
     """
     settings = StratumZeroSettings.read(locations, fqrn)
     choice = choice or settings.compression
