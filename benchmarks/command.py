@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code 0: measured, whatever came out; 1: nothing was, or with `--strict` a bar broken."""
     options = _parser().parse_args(arguments)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup
+            signal.signal(number, _interrupt)
     status = _Status()
     try:
         with Sandbox(options.workdir.resolve()) as sandbox:

@@ -1,7 +1,9 @@
 """`make demo`: publish a real tree, serve it, mount it, run a program from it, show what it cost.
 
 Everything is done by the `outcrop` command, in a temporary directory that is removed at the end,
-also after Ctrl-C. What the server saw is read from its access log.
+also after Ctrl-C, which has an effect only where it is looked for: while one waits, never between
+the start of something and the note that it has to be ended. What the server saw is read from its
+access log.
 """
 
 import contextlib
@@ -38,6 +40,44 @@ print("standard deviation of the first squares:", statistics.stdev(n * n for n i
 console = Console(highlight=False)
 
 
+class Interrupts:
+    """Ctrl-C, a termination or a hangup: kept until it can be acted on, and then but once."""
+
+    def __init__(self) -> None:
+        self.came = False
+        self.is_welcome = False
+
+    def expect(self) -> None:
+        """Begin. What whoever started us wants ignored (nohup) stays so."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self.note)
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """Take note of a signal."""
+        self.came = True
+        self.act()
+
+    def act(self) -> None:
+        """Raise KeyboardInterrupt, if there is reason and this is the place."""
+        if self.came and self.is_welcome:
+            self.is_welcome = False
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def welcome(self) -> Iterator[None]:
+        """Inside the `with` an interrupt raises KeyboardInterrupt; so does one that came before."""
+        try:
+            self.is_welcome = True
+            self.act()
+            yield
+        finally:
+            self.is_welcome = False
+
+
+interrupts = Interrupts()
+
+
 @dataclass(frozen=True)
 class Cost:
     """What the server was asked for, so far or during a step."""
@@ -69,16 +109,18 @@ class Demo:
     def publish_first(self) -> None:
         """Make a repository and publish the library of this Python into it."""
         heading("Publish a real tree: the standard library of this Python")
-        library = collect_library(self.tree)
-        self.greet(1)
-        files = sum(1 for path in self.tree.rglob("*") if path.is_file())
-        size = sum(path.stat().st_size for path in self.tree.rglob("*") if path.is_file())
+        with interrupts.welcome():
+            library = collect_library(self.tree)
+            self.greet(1)
+            files = sum(1 for path in self.tree.rglob("*") if path.is_file())
+            size = sum(path.stat().st_size for path in self.tree.rglob("*") if path.is_file())
         say(f"{library}: {files} files, {size / 1e6:.0f} MB, copied to {self.tree}")
         show(["cd", str(self.place)])
         show(["export", "OUTCROP_ROOT=$PWD/world"])
         self.outcrop("mkfs", FQRN)
         # A file changed within the last two seconds would not be believed unchanged next time.
-        time.sleep(2.1)
+        with interrupts.welcome():
+            time.sleep(2.1)
         started = time.monotonic()
         self.outcrop("publish", FQRN, "--from", "tree", "--tag", "first")
         seconds = time.monotonic() - started
@@ -100,7 +142,8 @@ class Demo:
             ) as server,
         ):  # fmt: skip
             try:
-                self.url = f"{read_json(server.stdout)['url']}/{FQRN}"
+                with interrupts.welcome():
+                    self.url = f"{read_json(server.stdout)['url']}/{FQRN}"
                 say(self.url)
                 yield
             finally:
@@ -115,20 +158,30 @@ class Demo:
         (self.place / "mnt").mkdir()
         before, started = self.cost(), time.monotonic()
         mount = ("mount", self.url, "mnt", "--key", self.key)
-        ended = self.run(*mount, "--json")
+        ended = self.run(*mount, "--json", is_interruptible=False)
         if ended.returncode == CANNOT_MOUNT:
             error = json.loads(ended.stderr)
             say(f"no mount here: {error['error']}. The same without one:", style="yellow")
             yield False
             return
-        show(["outcrop", *mount])
         check(ended)
-        cost(f"{time.monotonic() - started:.2f} s, {self.cost().since(before)}")
         try:
+            show(["outcrop", *mount])
+            cost(f"{time.monotonic() - started:.2f} s, {self.cost().since(before)}")
             yield True
         finally:
+            self.unmount()
+
+    def unmount(self) -> None:
+        """Unmount; somebody who looks around in there is an error, but does not stop us."""
+        try:
             heading("Unmount")
-            self.outcrop("umount", "mnt")
+            show(["outcrop", "umount", "mnt"])
+        finally:
+            ended = self.run("umount", "mnt", is_interruptible=False)
+            if ended.returncode != 0:
+                self.run("umount", "--lazy", "mnt", is_interruptible=False)
+        check(ended)
 
     def run_program(self, root: Path) -> None:
         """Run a program whose library is below `root`, twice."""
@@ -151,9 +204,7 @@ class Demo:
                 "PYTHONHOME": str(root),
                 "PYTHONDONTWRITEBYTECODE": "1",
             }
-            ended = subprocess.run(
-                python, env=environment, capture_output=True, text=True, check=False
-            )
+            ended = run(python, env=environment)
             check(ended)
             if time_of_day == "first run":
                 say(ended.stdout.rstrip())
@@ -164,7 +215,8 @@ class Demo:
         """Name every file."""
         heading("Look at all of it")
         before, started = self.cost(), time.monotonic()
-        count = sum(len(names) for _, _, names in os.walk(self.place / "mnt"))
+        with interrupts.welcome():
+            count = sum(len(names) for _, _, names in os.walk(self.place / "mnt"))
         say(f"{count} files")
         cost(f"{time.monotonic() - started:.2f} s, {self.cost().since(before)}")
 
@@ -181,9 +233,10 @@ class Demo:
             with greeting.open() as still_open:
                 self.outcrop("remount", "mnt")
                 show(["cat", "mnt/greeting"])
-                seen = greeting.read_text().rstrip()
+                with interrupts.welcome():
+                    seen, before_it = greeting.read_text().rstrip(), still_open.read().rstrip()
                 say(seen)
-                say(f"(a file that was open all the time: {still_open.read().rstrip()})")
+                say(f"(a file that was open all the time: {before_it})")
         else:
             seen = self.outcrop("cat", self.url, "/greeting", "--key", self.key).rstrip()
         if seen != f"{GREETING} 2":
@@ -220,22 +273,37 @@ class Demo:
             say(ended.stdout.rstrip())
         return ended.stdout
 
-    def run(self, *arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-        """Run a command, whatever comes of it."""
+    def run(
+        self, *arguments: str | Path, is_interruptible: bool = True
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run a command of ours, whatever comes of it."""
         command = [*OUTCROP, *map(str, arguments)]
-        return subprocess.run(
-            command,
-            cwd=self.place,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return run(command, cwd=self.place, env=self.environment, is_interruptible=is_interruptible)
 
     def cost(self) -> Cost:
         """What stands in the access log so far."""
         sizes = re.findall(rb"GET \S+ 20\d (\d+)$", self.access_log.read_bytes(), re.MULTILINE)
         return Cost(len(sizes), sum(map(int, sizes)))
+
+
+def run(
+    command: Sequence[str], *, is_interruptible: bool = True, **options: Any
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command, whatever comes of it; an interrupt kills it.
+
+    In a session of its own: what the terminal sends is for us alone.
+    """
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, **options,
+    ) as process:  # fmt: skip
+        try:
+            with interrupts.welcome() if is_interruptible else contextlib.nullcontext():
+                output, errors = process.communicate()
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 def collect_library(tree: Path) -> Path:
@@ -289,14 +357,9 @@ def cost(text: str) -> None:
     console.print(f"  [green]→ {escape(text)}[/]", soft_wrap=True)
 
 
-def interrupt(number: int, frame: FrameType | None) -> None:
-    """A termination ends like Ctrl-C: everything is cleaned up."""
-    raise KeyboardInterrupt
-
-
 def main() -> int:
     """Run the demonstration; 0 when everything worked."""
-    signal.signal(signal.SIGTERM, interrupt)
+    interrupts.expect()
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="outcrop-demo-", ignore_cleanup_errors=True) as place:
         demo = Demo(Path(place))

@@ -6,8 +6,9 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,12 @@ def repository(tmp_path: Path) -> Stored:
 
 
 @contextlib.contextmanager
-def running(root: Path, *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
+def running(
+    root: Path, *arguments: str, command: Sequence[str] = (str(COMMAND),)
+) -> Iterator["subprocess.Popen[bytes]"]:
     """A command that stays; killed at the end if it did not end by itself."""
     process = subprocess.Popen(
-        [COMMAND, *arguments],
+        [*command, *arguments],
         env={**os.environ, "OUTCROP_ROOT": str(root)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -165,6 +168,27 @@ def test_mount_in_the_foreground_unmounts_at_ctrl_c(world: Path, repository: Sto
     assert not os.path.ismount(place)
 
 
+def test_mount_in_the_foreground_survives_a_hangup_under_nohup(
+    world: Path, repository: Stored
+) -> None:
+    place = world.parent / "mnt"
+    place.mkdir()
+    options = ("-f", "--key", str(repository.key))
+    nohup = ("sh", "-c", 'trap "" HUP; exec "$@"', "sh", str(COMMAND))
+    with running(
+        world, "mount", str(repository.directory), str(place), *options, command=nohup
+    ) as process:
+        wait_until(lambda: os.path.ismount(place))
+        process.send_signal(signal.SIGHUP)
+        assert (place / "README").read_text() == "hello\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=0.5)
+        process.terminate()
+        process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert not os.path.ismount(place)
+
+
 def test_a_mount_can_be_named_through_a_link(world: Path, repository: Stored) -> None:
     place = world.parent / "mnt"
     (world.parent / "link").symlink_to("mnt")
@@ -263,20 +287,98 @@ def test_the_demonstration_succeeds_and_leaves_nothing(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == []
 
 
-def test_the_demonstration_cleans_up_when_interrupted(tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, TOOLS / "demo.py"],
+SMALL_DEMO = """
+import signal, sys, time
+sys.path.insert(0, sys.argv[1])
+import demo
+
+demo.collect_library = lambda tree: tree.mkdir() or tree
+demo.Demo.run_program = lambda self, root: None
+time.sleep = lambda seconds: None
+#MORE
+sys.exit(demo.main())
+"""
+
+
+def small_demo(tmp_path: Path, more: str = "", **options: Any) -> "subprocess.Popen[str]":
+    """The demonstration without its large tree."""
+    return subprocess.Popen(
+        [sys.executable, "-c", SMALL_DEMO.replace("#MORE", more), TOOLS],
         env={**os.environ, "TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE, text=True,
+        stdout=subprocess.PIPE, text=True, **options,
     )  # fmt: skip
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "Run a program" in line:
-            break
-    process.send_signal(signal.SIGINT)
-    rest = process.stdout.read()
-    process.stdout.close()
-    assert process.wait(timeout=60) == 130, rest
+
+
+@pytest.mark.parametrize(
+    ("step", "number"),
+    [
+        ("Serve it", signal.SIGINT),
+        ("Mount it", signal.SIGINT),
+        ("Publish a second", signal.SIGINT),
+        ("Publish a second", signal.SIGTERM),
+        ("Publish a second", signal.SIGHUP),
+        ("Unmount", signal.SIGINT),
+    ],
+)
+def test_the_demonstration_cleans_up_when_interrupted(
+    step: str, number: signal.Signals, tmp_path: Path
+) -> None:
+    with small_demo(tmp_path) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if step in line:
+                break
+        for _ in range(3):  # somebody impatient
+            process.send_signal(number)
+            time.sleep(0.05)
+        rest = process.stdout.read()
+    # While all is being unmounted there is nothing left to interrupt.
+    assert process.returncode == (0 if step == "Unmount" else 130), rest
+    assert os.listdir(tmp_path) == []
+
+
+INTERRUPTED_AT_A_START = """
+class Popen(demo.subprocess.Popen):
+    def __init__(self, command, **options):
+        if command[0] == "sleep":
+            super().__init__(command, **options)
+            signal.raise_signal(signal.SIGINT)
+        else:
+            super().__init__(command, **options)
+
+demo.subprocess.Popen = Popen
+demo.Demo.run_program = lambda self, root: demo.run(["sleep", "600"], cwd=root)
+"""
+
+
+def test_the_demonstration_ends_a_program_that_was_starting_when_interrupted(
+    tmp_path: Path,
+) -> None:
+    with small_demo(tmp_path, INTERRUPTED_AT_A_START) as process:
+        output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, output
+    assert os.listdir(tmp_path) == []
+
+
+GUEST = "demo.Demo.walk = lambda self: globals().update(guest=open(self.place / 'mnt/greeting'))"
+
+
+def test_the_demonstration_unmounts_while_somebody_reads_and_says_so(tmp_path: Path) -> None:
+    with small_demo(tmp_path, GUEST, stderr=subprocess.PIPE) as process:
+        output, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (1, "umount mnt … ended with 8\n")
+    assert "is in use" in output.replace("\n", "")
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_demonstration_cleans_up_when_nobody_reads_what_it_says(tmp_path: Path) -> None:
+    with small_demo(tmp_path, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "Look at all" in line:
+                break
+        process.stdout.close()
+        assert process.wait(timeout=60) == 1
     assert os.listdir(tmp_path) == []
 
 

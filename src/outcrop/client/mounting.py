@@ -181,7 +181,8 @@ def serve_mount(
     """Mount a repository and serve it in this process until it is unmounted or told to end.
 
     Opens the revision first, so what is wrong with it is said before anything is mounted. A dead
-    mount at that place is repaired. SIGTERM, SIGINT and SIGHUP unmount.
+    mount at that place is repaired. SIGTERM, SIGINT and SIGHUP unmount; the last two not where they
+    are ignored already (nohup).
     """
     mountpoint = mountpoint.absolute()
     if mount_state(mountpoint) is KernelState.DEAD:
@@ -230,7 +231,10 @@ def _signals(stop: Callable[[], None]) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    handled = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+    handled = [signal.SIGTERM]
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            handled.append(number)
     before = [signal.signal(number, lambda *_: stop()) for number in handled]
     try:
         yield
