@@ -26,6 +26,7 @@ DDL: Final = (
 COLUMNS: Final = ("hash", "type", "timestamp")
 SELECT_REFS: Final = "SELECT hash, type, timestamp FROM refs"
 INSERT_REF: Final = "INSERT OR REPLACE INTO refs (hash, type, timestamp) VALUES (?, ?, ?)"
+DELETE_REF: Final = "DELETE FROM refs WHERE hash = ?"
 
 
 class RefType(IntEnum):

@@ -57,6 +57,10 @@ class TagNotFound(RepositoryError):
     """No such tag, or none at or before the date."""
 
 
+class RevisionNotFound(RepositoryError):
+    """No such revision, or it was garbage collected."""
+
+
 class RevisionConflict(RepositoryError):
     """The trunk moved while a new revision was being made."""
 
@@ -67,3 +71,15 @@ class RepositoryExists(RepositoryError):
 
 class RepositoryNotFound(RepositoryError):
     """There is no repository of that name here."""
+
+
+class ReflogMissing(RepositoryError):
+    """There is no reflog, or nothing to tell whether it is the right one."""
+
+
+class RepositoryIncomplete(RepositoryError):
+    """An object is missing that a revision cannot be without."""
+
+
+class NotCollectable(RepositoryError):
+    """The repository was published with the promise that no object is ever deleted."""

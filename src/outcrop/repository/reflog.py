@@ -7,13 +7,22 @@ known.
 
 import os
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from pathlib import Path
 
 from outcrop.errors import FormatError
 from outcrop.formats.hashes import ContentHash, HashAlgorithm
-from outcrop.formats.reflog import DDL, INSERT_REF, SCHEMA, SCHEMA_REVISION, SELECT_REFS, Ref
+from outcrop.formats.reflog import (
+    DDL,
+    DELETE_REF,
+    INSERT_REF,
+    SCHEMA,
+    SCHEMA_REVISION,
+    SELECT_REFS,
+    Ref,
+)
+from outcrop.repository.errors import ReflogMissing
 from outcrop.storage.errors import ObjectCorrupt, ObjectNotFound
 from outcrop.storage.store import WritableStore, read_file
 
@@ -39,8 +48,28 @@ class Reflog:
     def read(self) -> list[Ref]:
         """All references; none where there is no reflog yet. Raises ObjectCorrupt, FormatError."""
         data = self._read_checked()
+        return [] if data is None else self._parse(data)
+
+    def read_complete(self, signed: ContentHash | None) -> list[Ref]:
+        """All references of a reflog that must be there, and be the right one.
+
+        Where this machine has no checksum of it, `signed`, the one in the manifest, counts. Raises
+        ReflogMissing, ObjectCorrupt, FormatError.
+        """
+        data = self._read_checked()
+        hint = f"outcrop reflog {self._fqrn} rebuild"
         if data is None:
-            return []
+            raise ReflogMissing(f"{self._fqrn}: there is no reflog ({NAME})", hint=hint)
+        has_checksum = self._read_checksum(self._checksum_file) is not None
+        if not has_checksum and ContentHash.of(data, self._algorithm) != signed:
+            raise ReflogMissing(
+                f"{self._fqrn}: whether the reflog is the right one cannot be told: there is no "
+                f"{self._checksum_file}",
+                hint=hint,
+            )
+        return self._parse(data)
+
+    def _parse(self, data: bytes) -> list[Ref]:
         with closing(_memory_database()) as database:
             try:
                 database.deserialize(data)
@@ -50,14 +79,39 @@ class Reflog:
 
     def add(self, refs: Iterable[Ref]) -> ContentHash:
         """Put objects on record (a known one gets the new time); return the new checksum."""
-        data = self._read_checked()
+
+        def insert(database: sqlite3.Connection) -> None:
+            database.executemany(INSERT_REF, [ref.to_row() for ref in refs])
+
+        return self._edit(self._read_checked(), insert)
+
+    def remove(self, refs: Iterable[Ref]) -> ContentHash:
+        """Strike objects off the record, which gets smaller; return the new checksum."""
+
+        def delete(database: sqlite3.Connection) -> None:
+            database.executemany(DELETE_REF, [(str(ref.hash),) for ref in refs])
+            database.execute("VACUUM")
+
+        return self._edit(self._read_checked(), delete)
+
+    def rebuild(self, refs: Iterable[Ref]) -> ContentHash:
+        """Start anew with these references, whatever was there; return the new checksum."""
+
+        def insert(database: sqlite3.Connection) -> None:
+            database.executemany(INSERT_REF, [ref.to_row() for ref in refs])
+
+        return self._edit(None, insert)
+
+    def _edit(
+        self, data: bytes | None, change: Callable[[sqlite3.Connection], None]
+    ) -> ContentHash:
         with closing(_memory_database()) as database:
             try:
                 if data is None:
                     self._create(database)
                 else:
                     database.deserialize(data)
-                database.executemany(INSERT_REF, [ref.to_row() for ref in refs])
+                change(database)
             except sqlite3.Error as error:
                 raise FormatError(f"{self._fqrn}: the reflog is no database: {error}") from error
             return self._write(database.serialize())
