@@ -1,3 +1,4 @@
+import contextlib
 import sqlite3
 
 import pytest
@@ -9,7 +10,15 @@ from tests.support.hostile import cells
 from outcrop.errors import FormatError
 from outcrop.formats import history
 from outcrop.formats.hashes import ContentHash, HashAlgorithm
-from outcrop.formats.history import COLUMNS, Tag, check_tag_name
+from outcrop.formats.history import (
+    COLUMNS,
+    Branch,
+    Tag,
+    auto_tag_name,
+    check_branch_name,
+    check_tag_name,
+    is_auto_tag_name,
+)
 
 ROOT = ContentHash(HashAlgorithm.SHA1, bytes(20))
 
@@ -141,3 +150,30 @@ def test_accepts_names_for_tags(name):
 def test_refuses_names_for_tags(name):
     with pytest.raises(FormatError):
         check_tag_name(name)
+
+
+def test_automatic_tags_are_known_by_their_names():
+    assert auto_tag_name(1795335834, 0) == "generic-2026-11-22T08:23:54Z"
+    assert auto_tag_name(1795335834, 2) == "generic_2-2026-11-22T08:23:54Z"
+    for name in (auto_tag_name(0, 0), auto_tag_name(0, 12), "generic-2026-11-22T08:23:54.123Z"):
+        assert is_auto_tag_name(name)
+    for name in ("generic", "my-generic-2026-11-22T08:23:54Z", "generic-2026-11-22", "v1"):
+        assert not is_auto_tag_name(name)
+
+
+@pytest.mark.parametrize("name", ["dev", "a/b", "user@host", "v1.0_x-y"])
+def test_names_of_branches(name):
+    assert check_branch_name(name) == name
+
+
+@pytest.mark.parametrize("name", ["", "(default)", "a b", "a:b", "é", "x" * 256, "a\n"])
+def test_impossible_names_of_branches(name):
+    with pytest.raises(FormatError, match="not a branch name"):
+        check_branch_name(name)
+
+
+@given(cells, cells, cells)
+@settings(deadline=None)
+def test_any_branch_row_is_a_branch_or_a_format_error(name, parent, revision):
+    with contextlib.suppress(FormatError):
+        assert Branch.from_row((name, parent, revision)).initial_revision >= 0

@@ -19,7 +19,6 @@ from outcrop.repository.commit import Commit, NewTag, SigningKeys, open_history
 from outcrop.repository.errors import RevisionConflict
 from outcrop.repository.object_writer import ObjectWriter
 from outcrop.repository.reflog import NAME, Reflog
-from outcrop.repository.tag_database import TagDatabase
 from outcrop.storage.errors import ObjectCorrupt, StorageError
 from outcrop.storage.memory import MemoryStore
 from outcrop.storage.store import read_file, read_object
@@ -221,24 +220,31 @@ def test_a_reflog_that_could_not_be_written_is_the_old_one(office: Office) -> No
     assert set(office.reflog.read()) == {ref(b"a"), ref(b"c")}
 
 
-def test_a_history_of_another_kind_is_not_written_to() -> None:
-    with pytest.raises(FormatError, match="no database"):
-        TagDatabase.open(b"x" * 1000)
-    with TagDatabase.create(FQRN) as history:
-        history._set_properties(schema_revision="2")
-        data = history.serialize(None)
-    with pytest.raises(FormatError, match="revision 2"):
-        TagDatabase.open(data)
+def test_dropped_tags_go_before_the_new_ones_are_set(office: Office) -> None:
+    first = office.commit(None).sign(TEMPLATE, ROOT, 1, [NewTag("old"), NewTag("kept")])
+    second = office.commit(first).sign(
+        first.manifest, ROOT, 2, [NewTag("old", "again")], removed_tags=["old", "never there"]
+    )
+    assert second.manifest.history is not None
+    with open_history(office.writer, second.manifest.history) as history:
+        found = {tag.name: (tag.revision, tag.description) for tag in history.tags()}
+    assert found["old"] == (2, "again")
+    assert found["kept"] == (1, "")
 
 
-def test_tags_are_replaced_and_removed() -> None:
-    tag = Tag("v1", ROOT.hash, 9, 1, NOW)
-    with TagDatabase.create(FQRN) as history:
-        history.put(tag)
-        history.put(replace(tag, revision=2))
-        data = history.serialize(None)
-    with TagDatabase.open(data) as history:
-        assert history.find("v1") == replace(tag, revision=2)
-        history.remove("v1")
-        history.remove("v1")
-        assert history.find("v1") is None
+def test_tags_change_without_a_new_revision(office: Office) -> None:
+    first = office.first()
+    other = ContentHash.of(b"another root", SHA1)
+    tag = Tag("v1", other, 9, 7, NOW)
+    second = office.commit(first).sign_edited(
+        first.manifest, lambda history: history.put(tag), other_roots=[other]
+    )
+    manifest = second.manifest
+    assert (manifest.root_catalog, manifest.revision) == (ROOT.hash, 1)
+    assert manifest.published_at == NOW + 10
+    assert manifest.history is not None
+    with open_history(office.writer, manifest.history) as history:
+        assert {tag.name: tag.revision for tag in history.tags()} == {"v1": 7, "trunk": 1}
+    kinds = {ref.hash: ref.type for ref in office.reflog.read()}
+    assert kinds[other] is kinds[ROOT.hash] is RefType.CATALOG
+    assert kinds[manifest.history] is kinds[first.manifest.history] is RefType.HISTORY

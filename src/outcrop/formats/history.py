@@ -7,6 +7,7 @@ business of `outcrop.repository`.
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final, Self
 
 from outcrop.errors import FormatError
@@ -19,6 +20,7 @@ READABLE_SCHEMAS: Final = ("1.0",)
 
 TRUNK: Final = "trunk"
 TRUNK_PREVIOUS: Final = "trunk-previous"
+UNDO_TAGS: Final = (TRUNK, TRUNK_PREVIOUS)
 """Tags every publish moves; no user may set them."""
 TRUNK_DESCRIPTION: Final = "current HEAD"
 TRUNK_PREVIOUS_DESCRIPTION: Final = "default undo target"
@@ -47,6 +49,34 @@ INSERT_TAG: Final = (
     "(name, hash, revision, timestamp, channel, description, size, branch) "
     "VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
+
+UPGRADE: Final = (
+    "CREATE TABLE IF NOT EXISTS recycle_bin (hash TEXT, flags INTEGER, "
+    "CONSTRAINT pk_hash PRIMARY KEY (hash))",
+    "CREATE TABLE IF NOT EXISTS branches (branch TEXT, parent TEXT, initial_revision INTEGER, "
+    "CONSTRAINT pk_branch PRIMARY KEY (branch), "
+    "FOREIGN KEY (parent) REFERENCES branches (branch), "
+    "CHECK ((branch <> '') OR (parent IS NULL)), CHECK ((branch = '') OR (parent IS NOT NULL)))",
+    "INSERT OR IGNORE INTO branches (branch, parent, initial_revision) VALUES ('', NULL, 0)",
+)
+"""What a writer executes for a history of an older revision, after adding `UPGRADE_COLUMNS`."""
+UPGRADE_COLUMNS: Final = {
+    "size": "ALTER TABLE tags ADD size INTEGER",
+    "branch": "ALTER TABLE tags ADD branch TEXT REFERENCES branches (branch)",
+}
+FILL_UPGRADED: Final = "UPDATE tags SET size = coalesce(size, 0), branch = coalesce(branch, '')"
+
+SELECT_BRANCHES: Final = "SELECT branch, parent, initial_revision FROM branches ORDER BY branch"
+INSERT_BRANCH: Final = "INSERT INTO branches (branch, parent, initial_revision) VALUES (?, ?, ?)"
+DELETE_BRANCH: Final = "DELETE FROM branches WHERE branch = ?"
+SET_PARENT: Final = "UPDATE branches SET parent = ? WHERE parent = ?"
+
+SELECT_ROLLED_BACK: Final = (
+    f"SELECT {', '.join(COLUMNS)} FROM tags WHERE branch = '' AND (revision > ? OR name = ?) "
+    "ORDER BY revision, name"
+)
+DELETE_ROLLED_BACK: Final = "DELETE FROM tags WHERE branch = '' AND (revision > ? OR name = ?)"
+"""What a rollback to a tag deletes; its revision and its name are the parameters of both."""
 
 _MISSING: Final = {"size": "0 AS size", "branch": "'' AS branch"}
 
@@ -127,15 +157,60 @@ class Tag:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A line of revisions beside the trunk, whose name is empty and who alone has no parent.
+
+    `initial_revision` is the number of the first revision tagged on it.
+    """
+
+    name: str
+    parent: str | None
+    initial_revision: int
+
+    @classmethod
+    def from_row(cls, row: Sequence[Any]) -> Self:
+        """Read a row of `SELECT_BRANCHES`. Raises FormatError."""
+        name = text_of(row[0] if row[0] is not None else "", "branch name")
+        parent = None if row[1] is None else text_of(row[1], f"branch {name}: parent")
+        if not (name + (parent or "")).isprintable():
+            raise FormatError(f"a branch's name is not printable: {name[:60]!r}")
+        return cls(name, parent, check_integer(row[2] or 0, f"branch {name}: initial revision"))
+
+
 def check_tag_name(name: str) -> str:
     """Return a name a user may give to a tag. Raises FormatError."""
     if _TAG_NAME.fullmatch(name) is None:
         raise FormatError(
             f"not a tag name: {name[:60]!r}", hint="letters, digits and - _ . / : are allowed"
         )
-    if name in (TRUNK, TRUNK_PREVIOUS):
+    if name in UNDO_TAGS:
         raise FormatError(f"the tag {name} is moved by every publish and cannot be set")
     return name
 
 
+def check_branch_name(name: str) -> str:
+    """Return a name a user may give to a branch. Raises FormatError."""
+    if _BRANCH_NAME.fullmatch(name) is None:
+        raise FormatError(
+            f"not a branch name: {name[:60]!r}", hint="letters, digits and - _ . @ / are allowed"
+        )
+    return name
+
+
+def auto_tag_name(timestamp: int, number: int) -> str:
+    """The `number`-th choice (from 0) of a name for a revision nobody named."""
+    at = datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"generic_{number}-{at}" if number else f"generic-{at}"
+
+
+def is_auto_tag_name(name: str) -> bool:
+    """Whether a tag was set by itself, so that it may go by itself, too."""
+    return _AUTO_TAG_NAME.match(name) is not None
+
+
 _TAG_NAME = re.compile(r"[A-Za-z0-9_./:-]{1,255}")
+_BRANCH_NAME = re.compile(r"[A-Za-z0-9_.@/-]{1,255}")
+_AUTO_TAG_NAME = re.compile(
+    r"generic(_\d+)?-\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d{1,3})?Z", re.ASCII
+)

@@ -5,7 +5,7 @@ recorded in the reflog and made durable, and only then is `.cvmfspublished` repl
 Whenever this ends early, readers see the old revision, and nothing they see is touched.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
@@ -21,15 +21,17 @@ from outcrop.repository.object_writer import ObjectWriter
 from outcrop.repository.reflog import Reflog
 from outcrop.repository.tag_database import TagDatabase
 from outcrop.repository.working_catalog import WorkingCatalog
-from outcrop.storage.errors import ObjectNotFound
-from outcrop.storage.store import read_file, read_object
+from outcrop.storage.errors import FileChanged
+from outcrop.storage.store import read_object
 from outcrop.trust.blacklist import Blacklist
 from outcrop.trust.chain import TrustedManifest, TrustedWhitelist, verify_manifest
 from outcrop.trust.signing import sign_manifest
 
 MANIFEST = ".cvmfspublished"
-MAX_MANIFEST_BYTES = 64 << 10
 MAX_HISTORY_BYTES = 1 << 30
+
+HistoryEdit = Callable[[TagDatabase], None]
+"""Brings a history up to date; called once, before anything is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,50 +107,74 @@ class Commit:
     now: int
 
     def sign(
-        self, template: Manifest, root: NestedCatalog, revision: int, tags: Sequence[NewTag]
+        self,
+        template: Manifest,
+        root: NestedCatalog,
+        revision: int,
+        tags: Sequence[NewTag],
+        *,
+        removed_tags: Collection[str] = (),
     ) -> TrustedManifest:
-        """Store all that belongs to the root catalog, and make it the trunk.
+        """Store all that belongs to a new root catalog, and make it the trunk.
 
         `template` has what stays from revision to revision: name, ttl, garbage collection, meta
-        info. Raises RevisionConflict if the trunk is not `base` any more, TrustError if clients
-        would not accept the result.
+        info. `removed_tags` go from the history before `tags` are set. Raises RevisionConflict if
+        the trunk is not `base` any more, TrustError if clients would not accept the result.
+        """
+        at = Tag("", root.hash, root.size, revision, self.now)
+
+        def edit(history: TagDatabase) -> None:
+            for name in removed_tags:
+                history.remove(name)
+            if removed_tags:
+                history.prune_branches()
+            for wanted in tags:
+                history.put(replace(at, name=wanted.name, description=wanted.description))
+            history.move_trunk(at)
+
+        manifest = replace(
+            template, root_catalog=root.hash, catalog_size=root.size, revision=revision
+        )
+        return self.sign_edited(manifest, edit)
+
+    def sign_edited(
+        self, manifest: Manifest, edit: HistoryEdit, *, other_roots: Sequence[ContentHash] = ()
+    ) -> TrustedManifest:
+        """Make the revision that `manifest` names the trunk, with an edited history.
+
+        Certificate, history, reflog checksum and time of the manifest are set here. It may be the
+        trunk already, if only its tags change. `other_roots` are stored root catalogs that some
+        tag keeps. Raises RevisionConflict, TrustError.
         """
         certificate = self.writer.put(self.keys.certificate_pem, Suffix.CERTIFICATE).hash
-        history = self._store_history(template, root, revision, tags)
-        refs = [
+        history = self._store_history(manifest, edit)
+        roots = (manifest.root_catalog, *other_roots)
+        refs = [Ref(root, RefType.CATALOG, self.now) for root in roots]
+        refs += [
             Ref(content_hash, kind, self.now)
             for content_hash, kind in (
-                (root.hash, RefType.CATALOG),
                 (certificate, RefType.CERTIFICATE),
                 (history, RefType.HISTORY),
-                (template.meta_info, RefType.META_INFO),
+                (manifest.meta_info, RefType.META_INFO),
             )
             if content_hash is not None
         ]
-        manifest = replace(
-            template,
-            root_catalog=root.hash,
-            catalog_size=root.size,
-            revision=revision,
-            certificate=certificate,
-            history=history,
-            published_at=self.now,
-            reflog=self.reflog.add(refs),
+        trusted = self._sign(
+            replace(
+                manifest,
+                certificate=certificate,
+                history=history,
+                published_at=self.now,
+                reflog=self.reflog.add(refs),
+            )
         )
-        trusted = self._sign(manifest)
         self._replace_manifest(trusted)
         return trusted
 
-    def _store_history(
-        self, template: Manifest, root: NestedCatalog, revision: int, tags: Sequence[NewTag]
-    ) -> ContentHash:
-        previous = template.history
-        with self._open_history(template) as history:
-            tag = Tag("", root.hash, root.size, revision, self.now)
-            for wanted in tags:
-                history.put(replace(tag, name=wanted.name, description=wanted.description))
-            history.move_trunk(tag)
-            return self.writer.put(history.serialize(previous), Suffix.HISTORY).hash
+    def _store_history(self, manifest: Manifest, edit: HistoryEdit) -> ContentHash:
+        with self._open_history(manifest) as history:
+            edit(history)
+            return self.writer.put(history.serialize(manifest.history), Suffix.HISTORY).hash
 
     def _open_history(self, template: Manifest) -> TagDatabase:
         if template.history is None:
@@ -193,15 +219,12 @@ class Commit:
         store = self.writer.store
         store.sync()
         try:
-            found = read_file(store, MANIFEST, limit=MAX_MANIFEST_BYTES)
-        except ObjectNotFound:
-            found = b""
-        if found != (self.base.data if self.base is not None else b""):
+            store.replace(MANIFEST, trusted.data, self.base.data if self.base is not None else None)
+        except FileChanged as error:
             raise RevisionConflict(
                 f"{trusted.manifest.fqrn}: somebody else published while this revision was made",
                 hint="publish again: it starts from the new revision then",
-            )
-        store.write(MANIFEST, trusted.data)
+            ) from error
         store.sync()
 
 
