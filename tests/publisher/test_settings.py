@@ -12,6 +12,7 @@ from outcrop.publisher.errors import PublisherSettingsError
 from outcrop.publisher.settings import PARAMETERS, StratumZeroSettings, serialize_client_settings
 from outcrop.repository.errors import RepositoryNotFound
 from outcrop.storage.locations import Locations
+from outcrop.storage.s3_settings import S3_PARAMETERS
 from outcrop.storage.upstream import Upstream
 
 FQRN = "conf.example.org"
@@ -143,7 +144,7 @@ def test_a_repository_that_is_not_here_is_told_with_the_next_step(locations: Loc
 def test_every_parameter_is_described_once() -> None:
     page = Path(__file__).parents[2] / "docs/reference/publishing-parameters.md"
     described = re.findall(r"^\| `(CVMFS_\w+)` \|", page.read_text(), re.MULTILINE)
-    assert sorted(described) == sorted(PARAMETERS)
+    assert sorted(described) == sorted([*PARAMETERS, *S3_PARAMETERS])
 
 
 def test_the_clients_file_names_the_public_key(locations: Locations) -> None:

@@ -81,7 +81,12 @@ class S3Settings:
     @classmethod
     def parse(cls, text: bytes) -> Self:
         """Settings from the text of a file. Raises FormatError."""
-        values = {item.name: item.value for item in parse_parameters(text, environment={})}
+        try:
+            values = {item.name: item.value for item in parse_parameters(text, environment={})}
+        except FormatError as error:  # it quotes the text, which has a secret in it
+            line = _LINE.search(str(error))
+            where = f"{line[0]}: " if line is not None else ""
+            raise FormatError(f"{where}not NAME=VALUE") from None
         for name in values:
             if name.startswith("CVMFS_S3_") and name not in S3_PARAMETERS:
                 raise FormatError(f"unknown parameter {name}", hint="remove the line")
@@ -156,6 +161,7 @@ _ON: Final = ("yes", "on", "1", "true")
 _OFF: Final = ("no", "off", "0", "false")
 _HOST: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}|\[[0-9A-Fa-f:.]+\]")
 _BUCKET: Final = re.compile(r"[A-Za-z0-9$][A-Za-z0-9._:-]{0,254}")
+_LINE: Final = re.compile(r"\bline \d+")
 _PROXY: Final = re.compile(r"(https?://)?[A-Za-z0-9._\[\]:-]{1,300}/?")
 
 S3_PARAMETERS: Final[Mapping[str, tuple[str, Callable[[str], object]]]] = {
