@@ -19,7 +19,7 @@ from outcrop.storage.errors import (
     read_error,
     write_error,
 )
-from outcrop.storage.store import Sink, check_name, read_file
+from outcrop.storage.store import FileFacts, Sink, check_name, read_file
 
 _BLOCK_BYTES = 1 << 20
 _TRANSACTIONS = "data/txn"
@@ -139,6 +139,17 @@ class LocalStore:
             return False
         except OSError as error:
             raise read_error(error, self._prefix + name) from error
+
+    def find_facts(self, name: str) -> FileFacts | None:
+        """Size and time of a file, `None` if it is not there."""
+        place = self._prefix + check_name(name)
+        try:
+            status = os.stat(place, follow_symlinks=False)  # noqa: PTH116
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise read_error(error, place) from error
+        return FileFacts(status.st_size, int(status.st_mtime))
 
     def remove(self, name: str) -> None:
         """Delete the file; it need not exist. Raises StorageReadOnly."""

@@ -8,7 +8,7 @@ the sink says the bytes are corrupt, and nobody can forget the check.
 
 import io
 from collections.abc import Iterator
-from typing import BinaryIO, Protocol, cast
+from typing import BinaryIO, NamedTuple, Protocol, cast, runtime_checkable
 
 from isal import igzip_lib
 
@@ -87,6 +87,21 @@ class WritableStore(ObjectStore, Protocol):
 
     def sync(self) -> None:
         """Return when everything written so far survives a power cut."""
+
+
+class FileFacts(NamedTuple):
+    """A stored file from outside: its size in bytes, and when it was written, in unix time."""
+
+    size: int
+    modified_at: int
+
+
+@runtime_checkable
+class DatedStore(WritableStore, Protocol):
+    """A place that can tell about a file without handing it out."""
+
+    def find_facts(self, name: str) -> FileFacts | None:
+        """What is known of the file; `None` if it is not there."""
 
 
 class MemorySink:
