@@ -69,9 +69,7 @@ class HashSet:
 
 def divided(digests: bytes) -> list[bytes]:
     """Digests given one after the other, each by itself."""
-    return [
-        digests[start : start + DIGEST_BYTES] for start in range(0, len(digests), DIGEST_BYTES)
-    ]
+    return [digests[start : start + DIGEST_BYTES] for start in range(0, len(digests), DIGEST_BYTES)]
 
 
 def padded(digest: bytes) -> bytes:

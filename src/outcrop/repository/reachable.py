@@ -7,10 +7,13 @@ and several catalogs are read at once.
 
 import os
 import secrets
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from outcrop.errors import FormatError
 from outcrop.formats.hashes import ContentHash, HashAlgorithm, ObjectRef, Suffix
@@ -18,6 +21,9 @@ from outcrop.repository.catalogs import MAX_CATALOG_BYTES, Catalog
 from outcrop.storage.errors import write_error
 from outcrop.storage.store import ObjectStore, fetch_object
 from outcrop.storage.temporary import OutputFile
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _BATCH_ROWS = 50_000
 
@@ -43,10 +49,15 @@ class ObjectBatch:
     suffix: Suffix
     digests: bytes
 
+    @property
+    def ending(self) -> str:
+        """The end of the objects' names: algorithm and suffix as text."""
+        return self.algorithm.text_suffix + self.suffix
+
     def name_of(self, digest: bytes) -> str:
         """Where the object with one of the digests is stored."""
         text = digest.hex()
-        return f"data/{text[:2]}/{text[2:]}{self.algorithm.text_suffix}{self.suffix}"
+        return f"data/{text[:2]}/{text[2:]}{self.ending}"
 
 
 def iter_objects(catalog: Catalog) -> Iterator[ObjectBatch]:
@@ -72,6 +83,23 @@ def nested_catalogs(catalog: Catalog) -> list[ContentHash]:
         return [ContentHash.parse(text.decode("ascii")) for (text,) in rows]
     except (AttributeError, UnicodeDecodeError) as error:
         raise FormatError(f"catalog {catalog.hash}: a nested catalog's hash is no text") from error
+
+
+def map_ahead(
+    executor: Executor, function: Callable[[T], R], items: Iterable[T], *, ahead: int = 8
+) -> Iterator[R]:
+    """`executor.map`, but never more than so many results ahead of who takes them."""
+    waiting: deque[Future[R]] = deque()
+    try:
+        for item in items:
+            waiting.append(executor.submit(function, item))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 class CatalogReader:
