@@ -19,10 +19,20 @@ from outcrop.formats.meta_info import SKELETON, serialize_meta_info
 from outcrop.formats.reflog import Ref, RefType
 from outcrop.formats.whitelist import Whitelist
 from outcrop.publisher.compression import CompressionChoice
+from outcrop.publisher.create_options import (
+    STRATUM0_URL,
+    CreateOptions,
+    choose_upstream,
+    default_url,
+    find_owner,
+    give_away,
+    read_keys,
+)
 from outcrop.publisher.errors import PublisherSettingsError
 from outcrop.publisher.lock import publishing_lock
+from outcrop.publisher.private_files import write_file
 from outcrop.publisher.scan import DIRECTORY_BYTES
-from outcrop.publisher.session import local_errors, read_key, scratch_directory
+from outcrop.publisher.session import local_errors, scratch_directory
 from outcrop.publisher.settings import (
     DEFAULT_TTL_SECONDS,
     StratumZeroSettings,
@@ -37,16 +47,13 @@ from outcrop.repository.reflog import Reflog
 from outcrop.storage.local import LocalStore
 from outcrop.storage.locations import Locations
 from outcrop.storage.store import WritableStore, read_file
-from outcrop.storage.upstream import Upstream, open_store
+from outcrop.storage.upstream import open_store, prepare_store
 from outcrop.trust.chain import TrustedWhitelist, verify_whitelist
 from outcrop.trust.keys import Certificate, load_public_keys
 from outcrop.trust.signing import RepositoryKeys, generate_keys, key_signer, sign_whitelist
 
 WHITELIST: Final = ".cvmfswhitelist"
 WHITELIST_SECONDS: Final = 30 * 86400
-STRATUM0_URL: Final = "http://127.0.0.1:8000/cvmfs/"
-"""Where `outcrop serve` serves unless told otherwise."""
-
 MASTER_REPLICA: Final = b"This file marks the repository as replicatable to stratum 1 servers\n"
 
 
@@ -72,32 +79,42 @@ def create_repository(
     auto_tag: bool = False,
     keys: RepositoryKeys | None = None,
     store: WritableStore | None = None,
+    options: CreateOptions | None = None,
 ) -> CreatedRepository:
     """Make a repository. `keys` are generated unless given, or there from a first attempt.
 
     Raises RepositoryExists, StorageError, FormatError, PublisherSettingsError, PublishInProgress.
     """
+    options = options or CreateOptions()
+    upstream = choose_upstream(locations, check_fqrn(fqrn), options)
     settings = StratumZeroSettings(
-        fqrn=check_fqrn(fqrn),
-        upstream=Upstream.local(locations.repository(fqrn)),
+        fqrn=fqrn,
+        upstream=upstream,
         spool=locations.spool(fqrn),
         algorithm=algorithm,
         compression=CompressionChoice.from_label(compression),
         ttl_seconds=ttl,
         garbage_collection=garbage_collectable,
         auto_tag=auto_tag,
+        auto_tag_timespan=options.auto_tag_timespan,
+        external_data=options.external_data,
         include_xattrs=True,
         union_directory=Path("/cvmfs", fqrn),
-        stratum0_url=STRATUM0_URL + fqrn,
-        user=user_name(),
+        stratum0_url=options.stratum0_url or default_url(upstream, fqrn),
+        user=options.owner or user_name(),
     )
-    store = store if store is not None else open_store(settings.upstream)
+    owner = find_owner(options.owner)
+    if store is None:
+        prepare_store(upstream)
+        store = open_store(upstream)
     with ExitStack() as stack:
         stack.enter_context(local_errors(fqrn))
         settings.spool.mkdir(parents=True, exist_ok=True)
         stack.enter_context(publishing_lock(settings.spool, fqrn))
         scratch = stack.enter_context(scratch_directory(settings.spool))
-        manifest = _create(locations, settings, store, scratch, keys=keys, now=now)
+        manifest = _create(locations, settings, store, scratch, options, keys=keys, now=now)
+        if owner is not None:
+            give_away(locations, settings, owner)
     public_key = locations.keys / f"{fqrn}.pub"
     return CreatedRepository(fqrn, public_key, manifest.root_catalog, manifest.revision)
 
@@ -107,6 +124,7 @@ def _create(
     settings: StratumZeroSettings,
     store: WritableStore,
     scratch: Path,
+    options: CreateOptions,
     *,
     keys: RepositoryKeys | None,
     now: int,
@@ -118,8 +136,10 @@ def _create(
         store.remove_leftovers()
     keys = _keep_keys(locations, fqrn, keys, now)
     with _FirstRevision(settings, store, keys, scratch, now) as first:
-        first.store_files()
-        _write_settings(locations, fqrn, text)
+        first.store_files(is_replicable=options.is_replicable)
+        if options.is_volatile:
+            first.make_volatile()
+        write_settings(locations, fqrn, text, stratum0_url=settings.stratum0_url)
         return first.publish()
 
 
@@ -137,12 +157,7 @@ def _keep_keys(
     """See to it that the keys are on disk. The master key is written last: it vouches for all."""
     directory = locations.keys
     if (directory / f"{fqrn}.masterkey").exists():
-        found = RepositoryKeys(
-            master_key_pem=read_key(locations, f"{fqrn}.masterkey"),
-            master_public_pem=read_key(locations, f"{fqrn}.pub"),
-            repository_key_pem=read_key(locations, f"{fqrn}.key"),
-            certificate_pem=read_key(locations, f"{fqrn}.crt"),
-        )
+        found = read_keys(directory, fqrn)
         if given is not None and given != found:
             raise PublisherSettingsError(
                 f"{directory} has other keys of {fqrn} than those given",
@@ -157,26 +172,20 @@ def _keep_keys(
         ("key", keys.repository_key_pem, 0o600),
         ("masterkey", keys.master_key_pem, 0o600),
     ):
-        _write_file(directory / f"{fqrn}.{name}", data, mode)
+        write_file(directory / f"{fqrn}.{name}", data, mode)
     return keys
 
 
-def _write_settings(locations: Locations, fqrn: str, text: bytes) -> None:
+def write_settings(
+    locations: Locations, fqrn: str, text: bytes, *, stratum0_url: str | None = None
+) -> None:
+    """Write `server.conf` with this text, and `client.conf` for a mount from that URL."""
+    url = stratum0_url or STRATUM0_URL + fqrn
     directory = locations.server_config(fqrn)
     directory.mkdir(parents=True, exist_ok=True)
-    client = serialize_client_settings(locations, fqrn, stratum0_url=STRATUM0_URL + fqrn)
-    _write_file(directory / "client.conf", client, 0o644)
-    _write_file(directory / "server.conf", text, 0o644)
-
-
-def _write_file(file: Path, data: bytes, mode: int) -> None:
-    """Write a file whole, with its mode from the first byte on."""
-    temporary = file.with_name(f".{file.name}.new")
-    temporary.unlink(missing_ok=True)
-    temporary.touch(mode=mode)
-    temporary.chmod(mode)
-    temporary.write_bytes(data)
-    temporary.replace(file)
+    client = serialize_client_settings(locations, fqrn, stratum0_url=url)
+    write_file(directory / "client.conf", client, 0o644)
+    write_file(directory / "server.conf", text, 0o644)
 
 
 class _FirstRevision:
@@ -216,7 +225,11 @@ class _FirstRevision:
     def __exit__(self, *_: object) -> None:
         self._editor.__exit__()
 
-    def store_files(self) -> None:
+    def make_volatile(self) -> None:
+        """Say in the root catalog that the repository's files are not worth keeping in caches."""
+        self._editor.root.set_properties(volatile=1)
+
+    def store_files(self, *, is_replicable: bool) -> None:
         """Write what has a fixed name and stays: the whitelist, the marker for stratum 1s."""
         certificate = Certificate.parse(self._keys.certificate_pem)
         whitelist = Whitelist(
@@ -229,7 +242,8 @@ class _FirstRevision:
         self._store.write(
             WHITELIST, sign_whitelist(whitelist, key_signer(self._keys.master_key_pem), algorithm)
         )
-        self._store.write(".cvmfs_master_replica", MASTER_REPLICA)
+        if is_replicable:
+            self._store.write(".cvmfs_master_replica", MASTER_REPLICA)
 
     def publish(self) -> Manifest:
         """Store revision 0 (nobody will see it) and publish revision 1 on top."""

@@ -8,9 +8,11 @@ There are no credentials in it: they are in `s3.conf`, or the environment has th
 """
 
 import enum
+import importlib
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Final, Self
 from urllib.parse import quote, unquote, urlsplit
 
@@ -162,18 +164,31 @@ def open_store(upstream: Upstream) -> WritableStore:
     """
     if upstream.kind is UpstreamKind.LOCAL:
         return LocalStore(Path(upstream.place))
-    # Only who publishes to a bucket needs the package that does the talking.
+    clients = _import_clients(upstream)
+    prefix = upstream.prefix.removesuffix("/")
+    store: WritableStore
+    if upstream.settings_file is not None:
+        store = clients.open_by_settings(S3Settings.read(upstream.settings_file), prefix)
+    else:
+        store = clients.open_bucket(upstream.kind.value, upstream.place, prefix)
+    return store
+
+
+def prepare_store(upstream: Upstream) -> None:
+    """Make the bucket of a settings file where it is missing. Raises StorageError."""
+    if upstream.settings_file is not None:
+        _import_clients(upstream).create_bucket(S3Settings.read(upstream.settings_file))
+
+
+def _import_clients(upstream: Upstream) -> ModuleType:
+    """Only who publishes to a bucket needs the package that does the talking."""
     try:
-        from outcrop.storage.cloud_clients import open_bucket, open_by_settings
+        return importlib.import_module("outcrop.storage.cloud_clients")
     except ModuleNotFoundError as error:
         raise StorageSettingsError(
             f"{upstream}: needs the Python package {error.name}",
             hint="pip install 'outcrop[cloud]'",
         ) from error
-    prefix = upstream.prefix.removesuffix("/")
-    if upstream.settings_file is not None:
-        return open_by_settings(S3Settings.read(upstream.settings_file), prefix)
-    return open_bucket(upstream.kind.value, upstream.place, prefix)
 
 
 def parallel_requests(upstream: Upstream) -> int:
