@@ -326,7 +326,7 @@ def test_automatic_tags_are_made_where_the_settings_ask(
     stratum_zero.configure(CVMFS_AUTO_TAG="true")
     now = 1_800_000_100
     assert stratum_zero.publish(source, now=now).tags == ("generic-2027-01-15T08:01:40Z",)
-    assert stratum_zero.publish(source, now=now).tags == ("generic_2-2027-01-15T08:01:40Z",)
+    assert stratum_zero.publish(source, now=now).tags == ("generic_1-2027-01-15T08:01:40Z",)
     stratum_zero.checked()
 
 

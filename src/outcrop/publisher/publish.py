@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 from outcrop.errors import FormatError
@@ -20,7 +19,7 @@ from outcrop.formats.hashes import ContentHash
 from outcrop.formats.history import check_tag_name
 from outcrop.publisher.changes import VIRTUAL_DIRECTORY, ChangeApplier, ChangeCounts
 from outcrop.publisher.compression import CompressionChoice
-from outcrop.publisher.errors import PathRefused, SourceUnreadable, TagExists
+from outcrop.publisher.errors import PathRefused, SourceUnreadable
 from outcrop.publisher.options import PublishOptions, Tell, say_nothing
 from outcrop.publisher.previous_state import (
     PreviousState,
@@ -32,6 +31,7 @@ from outcrop.publisher.previous_state import (
 from outcrop.publisher.rules import DIRTAB, read_dirtab
 from outcrop.publisher.scan import SourceReader, source_error
 from outcrop.publisher.session import Published, PublishSession, default_workers, open_session
+from outcrop.publisher.tags import tags_for_publish
 from outcrop.publisher.walk import walk_directory
 from outcrop.repository.commit import NewTag, open_history
 from outcrop.repository.errors import RevisionConflict
@@ -69,6 +69,7 @@ class PublishResult:
     catalogs: int
     seconds: float
     tags: tuple[str, ...] = ()
+    removed_tags: tuple[str, ...] = ()
     warnings: tuple[str, ...] = field(default=())
     is_dry_run: bool = False
 
@@ -109,17 +110,19 @@ def publish_changes(
     )  # fmt: skip
     with opened as session:
         check_base(session, options)
-        tags = _tags(session, wanted)
+        tags, removed_tags = tags_for_publish(session, wanted)
         before = session.editor.root.base_total
         counts = apply(session, tell)
         tell("catalogs", 0, None)
-        published = session.publish(tags, workers=workers, revision=options.revision)
+        published = session.publish(
+            tags, workers=workers, revision=options.revision, removed_tags=removed_tags
+        )
         counts.settle(before, published.catalogs.statistics.total)
         if on_published is not None and not options.dry_run:
             on_published(published)
     return PublishResult(
-        revision=published.manifest.manifest.revision,
-        root_hash=published.manifest.manifest.root_catalog,
+        revision=published.revision,
+        root_hash=published.catalogs.root.hash,
         added=dict(counts.added),
         changed=dict(counts.changed),
         removed=dict(counts.removed),
@@ -128,6 +131,7 @@ def publish_changes(
         catalogs=len(published.catalogs.entries),
         seconds=time.monotonic() - begun,
         tags=tuple(new.name for new in tags),
+        removed_tags=tuple(removed_tags),
         warnings=tuple(session.warnings[:_MAX_WARNINGS]),
         is_dry_run=options.dry_run,
     )
@@ -258,7 +262,7 @@ class SourcePublishing:
             make_room(file)
         state = PreviousState(
             file,
-            root=session.base.manifest.root_catalog,
+            root=session.root_hash,
             options=f"xattrs={settings.include_xattrs} ns={settings.mtime_nanoseconds} "
             f"specials={settings.ignore_special_files} external={options.external} "
             f"{settings.external_data} dirtab={self.dirtab!r}",
@@ -274,7 +278,7 @@ class SourcePublishing:
 
     def remember(self, published: Published) -> None:
         """Keep what the source looked like, for the next time."""
-        self.memory.state.commit(published.manifest.manifest.root_catalog)
+        self.memory.state.commit(published.catalogs.root.hash)
 
 
 def _read_source_dirtab(source: bytes) -> bytes:
@@ -296,26 +300,3 @@ def _wanted_tag(options: PublishOptions) -> NewTag | None:
     if options.tag is None:
         return None
     return NewTag(check_tag_name(options.tag), options.message)
-
-
-def _tags(session: PublishSession, wanted: NewTag | None) -> list[NewTag]:
-    """The tags of the new revision: the one asked for, or an automatic one by the settings."""
-    if wanted is not None:
-        session.check_tag(wanted.name)
-        return [wanted]
-    if not session.settings.auto_tag:
-        return []
-    if session.settings.auto_tag_timespan:
-        session.warnings.append(
-            "CVMFS_AUTO_TAG_TIMESPAN is not supported yet: old automatic tags stay"
-        )
-    at = datetime.fromtimestamp(session.commit.now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    number = 1
-    while True:
-        name = f"generic-{at}" if number == 1 else f"generic_{number}-{at}"
-        try:
-            session.check_tag(name)
-        except TagExists:
-            number += 1
-        else:
-            return [NewTag(name)]

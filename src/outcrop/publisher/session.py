@@ -9,20 +9,25 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from outcrop.formats.hashes import ObjectRef, Suffix
+from outcrop.formats.hashes import ContentHash, ObjectRef, Suffix
+from outcrop.publisher.branches import (
+    Checkout,
+    current_checkout,
+    publish_on_branch,
+    write_checkout,
+)
 from outcrop.publisher.compression import CompressionChoice
 from outcrop.publisher.errors import (
     LimitExceeded,
     PublishError,
     PublisherSettingsError,
     ScratchFull,
-    TagExists,
 )
 from outcrop.publisher.lock import publishing_lock
 from outcrop.publisher.pipeline import Pipeline
@@ -33,7 +38,6 @@ from outcrop.repository.commit import (
     NewTag,
     SigningKeys,
     StoredCatalogs,
-    open_history,
     store_catalogs,
 )
 from outcrop.repository.editor import CatalogEditor
@@ -59,11 +63,16 @@ class Published:
 
     manifest: TrustedManifest
     catalogs: StoredCatalogs
+    revision: int
+    """Its number; the manifest has another where a branch is checked out."""
 
 
 @dataclass(slots=True, kw_only=True)
 class PublishSession:
-    """Open from lock to manifest. `started_at_ns` is by the clock that stamps files."""
+    """Open from lock to manifest. `started_at_ns` is by the clock that stamps files.
+
+    `base` is the trunk; `checkout` the branch that is published to in its place.
+    """
 
     settings: StratumZeroSettings
     base: TrustedManifest
@@ -72,34 +81,33 @@ class PublishSession:
     commit: Commit
     started_at_ns: int
     warnings: list[str]
+    checkout: Checkout | None = None
 
     @property
     def store(self) -> WritableStore:
         """Where the repository is."""
         return self.commit.writer.store
 
-    def check_tag(self, name: str) -> None:
-        """Raises TagExists, so that nobody does all the work first."""
-        history = self.base.manifest.history
-        if history is None:
-            return
-        with open_history(self.commit.writer, history) as tags:
-            found = tags.find(name)
-        if found is not None:
-            raise TagExists(
-                f"{self.settings.fqrn}: the tag {name} is revision {found.revision} already",
-                hint="choose another name",
-            )
+    @property
+    def root_hash(self) -> ContentHash:
+        """The root catalog that is built upon: the trunk's, or that of the branch."""
+        return self.checkout.root if self.checkout else self.base.manifest.root_catalog
 
     def publish(
-        self, tags: Sequence[NewTag], *, workers: int, revision: int | None = None
+        self,
+        tags: Sequence[NewTag],
+        *,
+        workers: int,
+        revision: int | None = None,
+        removed_tags: Collection[str] = (),
     ) -> Published:
         """Store the catalogs and make the result the trunk, with these tags.
 
-        `revision` is a number of one's own (`None`: the next one). Raises RevisionConflict,
+        `revision` is a number of one's own (`None`: the next one), `removed_tags` are dropped.
+        Where a branch is checked out the result only gets its tag. Raises RevisionConflict,
         LimitExceeded, StorageError.
         """
-        manifest = self.base.manifest
+        number = revision if revision is not None else self._next_revision()
         with ThreadPoolExecutor(workers) as executor:
             catalogs = store_catalogs(
                 self.editor,
@@ -107,17 +115,34 @@ class PublishSession:
                 executor,
                 now=self.commit.now,
                 ttl=self.settings.ttl_seconds,
+                revision=number,
             )
         self._check_limits(catalogs)
+        if self.checkout is not None:
+            return self._publish_on_branch(self.checkout, catalogs, number, tags)
         template = replace(
-            manifest,
+            self.base.manifest,
             ttl=self.settings.ttl_seconds,
             garbage_collectable=self.settings.garbage_collection,
             micro_catalog=None,  # it would be of the revision before
         )
-        number = revision if revision is not None else manifest.revision + 1
-        trusted = self.commit.sign(template, catalogs.root, number, tags)
-        return Published(trusted, catalogs)
+        trusted = self.commit.sign(template, catalogs.root, number, tags, removed_tags=removed_tags)
+        return Published(trusted, catalogs, number)
+
+    def _next_revision(self) -> int:
+        if self.checkout is not None:
+            return int(self.editor.root.properties.get("revision", "0")) + 1
+        return self.base.manifest.revision + 1
+
+    def _publish_on_branch(
+        self, checkout: Checkout, catalogs: StoredCatalogs, number: int, tags: Sequence[NewTag]
+    ) -> Published:
+        (tag,) = tags
+        trusted = publish_on_branch(self.commit, checkout, catalogs.root, number, tag)
+        if not isinstance(self.store, RehearsalStore):
+            here = replace(checkout, tag=tag.name, root=catalogs.root.hash)
+            write_checkout(self.settings.spool, here)
+        return Published(trusted, catalogs, number)
 
     def _check_limits(self, catalogs: StoredCatalogs) -> None:
         for mountpoint, entries in catalogs.entries.items():
@@ -144,12 +169,14 @@ def open_session(
     is_rehearsal: bool = False,
     wait_seconds: float = 0.0,
     within_transaction: bool = False,
+    with_checkout: bool = True,
 ) -> Iterator[PublishSession]:
     """Lock the repository, verify its trunk and prepare the next revision.
 
     `choice` overrides the settings' compression, `workers` (0: what processors and store can do)
     the number of threads, `store` where the repository is, `wait_seconds` is for another publisher
-    to finish. A rehearsal can be published like any session, without effect. Raises
+    to finish. A rehearsal can be published like any session, without effect. The session is on
+    the trunk unless a branch is checked out, or anyway not `with_checkout`. Raises
     PublishInProgress, TrustError and others.
     """
     settings = StratumZeroSettings.read(locations, fqrn)
@@ -168,9 +195,12 @@ def open_session(
         elif isinstance(store, LocalStore):
             store.remove_leftovers()
         commit, base = _prepare_commit(locations, settings, store, choice, now, scratch)
+        checkout = current_checkout(settings.spool, commit) if with_checkout else None
         root = ObjectRef(
             base.manifest.root_catalog, Suffix.CATALOG, size=base.manifest.catalog_size or None
         )
+        if checkout is not None:
+            root = ObjectRef(checkout.root, Suffix.CATALOG)
         editor = stack.enter_context(CatalogEditor.open(store, scratch, root))
         pipeline = Pipeline(
             commit.writer,
@@ -187,6 +217,7 @@ def open_session(
             commit=commit,
             started_at_ns=started_at_ns,
             warnings=[],
+            checkout=checkout,
         )
 
 

@@ -68,9 +68,20 @@ class StoredCatalogs:
 
 
 def store_catalogs(
-    editor: CatalogEditor, writer: ObjectWriter, executor: Executor, *, now: int, ttl: int
+    editor: CatalogEditor,
+    writer: ObjectWriter,
+    executor: Executor,
+    *,
+    now: int,
+    ttl: int,
+    revision: int | None = None,
 ) -> StoredCatalogs:
-    """Seal and store every catalog that changed, deepest first, siblings in parallel."""
+    """Seal and store every catalog that changed, deepest first, siblings in parallel.
+
+    `revision` is the root catalog's new number; without it each catalog counts for itself.
+    """
+    if revision is not None:
+        editor.root.set_properties(revision=revision - 1)  # sealing adds one
 
     def store(catalog: WorkingCatalog) -> tuple[NestedCatalog, Statistics, int]:
         statistics = catalog.seal(now=now, ttl=None if catalog.mountpoint else ttl)
