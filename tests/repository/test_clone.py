@@ -198,8 +198,8 @@ OPERATIONS = ("directory", "directory", "file", "chunked", "links", "nest", "nes
               "clone", "clone", "move", "move", "save", "reopen")  # fmt: skip
 STEPS = st.lists(
     st.tuples(st.sampled_from(OPERATIONS), st.integers(0, 999), st.integers(0, 999)),
-    min_size=5,
-    max_size=40,
+    min_size=15,
+    max_size=50,
 )
 
 

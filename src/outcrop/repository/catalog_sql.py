@@ -17,6 +17,17 @@ SELECT_OLD = f"SELECT hardlinks, flags, mode, size, xattr IS NOT NULL FROM catal
 
 SELECT_HIGHEST_LINKS = "SELECT coalesce(max(hardlinks), 0) FROM catalog"
 SELECT_CHUNKS = f"SELECT offset, size, hash FROM chunks {_AT} ORDER BY offset"
+SELECT_DIRECTORIES = (
+    "SELECT name, flags & 16386 FROM catalog WHERE parent_1 = ? AND parent_2 = ? AND flags & 1"
+)
+OUTLINE = (
+    "SELECT md5path_1, md5path_2, parent_1, parent_2, name, flags & 16386 FROM catalog "
+    "WHERE flags & 1"
+)
+COUNT_FILES = (
+    "SELECT parent_1, parent_2, count(*) FROM catalog WHERE NOT flags & 1 "
+    "GROUP BY parent_1, parent_2"
+)
 SELECT_NESTED = "SELECT path, sha1, size FROM nested_catalogs"
 SELECT_HIGHEST_ROW_ID = "SELECT coalesce(max(rowid), 0) FROM catalog"
 

@@ -33,6 +33,12 @@ from outcrop.repository.tally import Tally
 Edit = tuple[DirectoryEntry, Sequence[Chunk]]
 """An entry to be written, with its chunks (none but for chunked files)."""
 
+Key = tuple[int, int]
+"""Both halves of a path's hash."""
+
+Outline = tuple[dict[Key, list[tuple[Key, bytes, bool]]], dict[Key, int]]
+"""See `WorkingCatalog.outline`."""
+
 _NULL_HASH_TEXT = "0" * 40
 
 
@@ -155,6 +161,30 @@ class WorkingCatalog:
         rows = self.database.execute(sql.SELECT_CHUNKS, path_hash(path))
         return [Chunk(o, s, ContentHash(entry.algorithm, bytes(digest))) for o, s, digest in rows]
 
+    @property
+    def root_key(self) -> Key:
+        """The key of its root's row."""
+        return path_hash(self.mountpoint)
+
+    @property
+    def own_entries(self) -> int:
+        """How many rows it has."""
+        return self._tally.counters(0).entries
+
+    def directories(self, directory: bytes) -> list[tuple[bytes, bool]]:
+        """The names of a directory's subdirectories; whether each has a catalog of its own."""
+        rows = self.database.execute(sql.SELECT_DIRECTORIES, path_hash(directory))
+        return [(bytes(name), bool(is_mountpoint)) for name, is_mountpoint in rows]
+
+    def outline(self) -> Outline:
+        """All directories by their parent's key, and the number of other entries in each."""
+        children: dict[Key, list[tuple[Key, bytes, bool]]] = {}
+        for a, b, parent_a, parent_b, name, is_mountpoint in self.database.execute(sql.OUTLINE):
+            child = ((a, b), bytes(name), bool(is_mountpoint))
+            children.setdefault((parent_a, parent_b), []).append(child)
+        files = {(a, b): number for a, b, number in self.database.execute(sql.COUNT_FILES)}
+        return children, files
+
     # --- editing ---
 
     def put(
@@ -231,7 +261,7 @@ class WorkingCatalog:
         """Count a row, given as the values of `COLUMNS`, that is about to be written."""
         self._tally.add_row(1, row[3], row[2], row[6], has_xattr=row[11] is not None, chunks=chunks)
 
-    def _release(self, key: tuple[int, int], parent: tuple[int, int]) -> bool:
+    def _release(self, key: Key, parent: Key) -> bool:
         """Undo what a row means to other rows: its chunks, the count of its hard link group.
 
         Returns whether it is a directory's.

@@ -76,6 +76,10 @@ class WorkingTree:
             catalog = self._child(catalog, mountpoint)
         return self._use(catalog)
 
+    def loaded(self) -> list[WorkingCatalog]:
+        """The catalogs that were needed so far, in the order of their first use."""
+        return list(self._loaded.values())
+
     def is_nested(self, path: bytes) -> bool:
         """Whether the directory is the root of a nested catalog."""
         return bool(path) and path in self.holding(path).nested
