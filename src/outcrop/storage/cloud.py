@@ -27,7 +27,7 @@ from outcrop.storage.errors import (
     ObjectNotFound,
     StorageUnavailable,
 )
-from outcrop.storage.store import MAX_NAMED_FILE_BYTES, Sink, check_name
+from outcrop.storage.store import MAX_NAMED_FILE_BYTES, FileFacts, Sink, check_name
 
 if TYPE_CHECKING:
     from obstore import Attributes, ObjectMeta, UpdateVersion
@@ -184,13 +184,18 @@ class CloudStore:
         return self._peeks and self._find_size(name) == len(data)
 
     def _find_size(self, name: str) -> int | None:
+        facts = self.find_facts(name)
+        return None if facts is None else facts.size
+
+    def find_facts(self, name: str) -> FileFacts | None:
+        """Size and time of a file, `None` if it is not there."""
         key = self._key(name)
         try:
             with self._errors(key):
-                size: int = obstore.head(self._reader, key)["size"]
+                meta = obstore.head(self._reader, key)
         except ObjectNotFound:
             return None
-        return size
+        return FileFacts(meta["size"], int(meta["last_modified"].timestamp()))
 
     def remove(self, name: str) -> None:
         """Delete the file; it need not exist."""
