@@ -277,7 +277,7 @@ def test_a_wrong_dirtab_is_refused(stratum_zero: StratumZero, source: Path) -> N
         stratum_zero.publish(source)
 
 
-@pytest.mark.parametrize("name", [".cvmfscatalog", ".cvmfs", ".cvmfsgraft-x"])
+@pytest.mark.parametrize("name", [".cvmfscatalog", ".cvmfs"])
 def test_names_that_mean_something_else_are_refused_in_the_root(
     stratum_zero: StratumZero, source: Path, name: str
 ) -> None:

@@ -34,7 +34,9 @@ class ListedPath:
     number: int
 
 
-def parse_diff_list(stream: BinaryIO, *, is_null_separated: bool = False) -> dict[bytes, ListedPath]:
+def parse_diff_list(
+    stream: BinaryIO, *, is_null_separated: bool = False
+) -> dict[bytes, ListedPath]:
     """Read a list; of several lines for one path the last counts.
 
     Paths are without a leading or trailing slash; `b""` is the source itself. Raises FormatError

@@ -2,17 +2,21 @@
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+from outcrop.errors import FormatError
 from outcrop.formats.catalog import Chunk, DirectoryEntry
+from outcrop.formats.graft import MAX_BYTES as MAX_GRAFT_BYTES
+from outcrop.formats.graft import Graft
+from outcrop.formats.hashes import Compression, ObjectRef, Suffix
 from outcrop.publisher.counts import ChangeCounts
 from outcrop.publisher.errors import PathRefused
 from outcrop.publisher.pipeline import FileContent, FileJob
 from outcrop.publisher.previous_state import NO_KEY, KnownFile, SourceMemory, content_key
 from outcrop.publisher.rules import GRAFT_PREFIX, SyncRules, shown_path
-from outcrop.publisher.scan import SourceEntry, SourceReader, hardlink_groups
+from outcrop.publisher.scan import SourceEntry, SourceReader, hardlink_groups, read_small_file
 from outcrop.publisher.session import PublishSession
 from outcrop.repository.working_catalog import Edit
 
@@ -61,7 +65,7 @@ class FileChanges:
     def start(self, directory: OpenDirectory) -> None:
         """Have all entries looked at, and read if need be."""
         entries = [e for e in directory.entries.values() if self._is_published(directory, e)]
-        groups = hardlink_groups(entries)
+        groups = _groups(entries, directory.entries)
         directory.missing += len(groups)
         for group in groups:
             self._check_links(directory, group)
@@ -72,12 +76,10 @@ class FileChanges:
         mode = entry.stat.st_mode
         if stat.S_ISDIR(mode):
             return False
-        if stat.S_ISREG(mode):
-            if entry.name.startswith(GRAFT_PREFIX):
-                shown = shown_path(directory.source + b"/" + entry.name)
-                raise PathRefused(f"{shown}: graft files are not supported yet")
-            return True
-        if stat.S_ISLNK(mode) or self._rules.keeps_specials:
+        if entry.name.startswith(GRAFT_PREFIX):
+            self._check_graft(directory, entry)
+            return False
+        if stat.S_ISREG(mode) or stat.S_ISLNK(mode) or self._rules.keeps_specials:
             return True
         shown = shown_path(directory.source + b"/" + entry.name)
         self._reader.warnings.append(f"{shown} is a special file: left out")
@@ -85,6 +87,15 @@ class FileChanges:
             self._editor.remove(directory.path + b"/" + entry.name)
             self._counts.note_removed(directory.path + b"/" + entry.name)
         return False
+
+    def _check_graft(self, directory: OpenDirectory, entry: SourceEntry) -> None:
+        """See that a graft file is one, and of something."""
+        shown = shown_path(directory.source + b"/" + entry.name)
+        if not stat.S_ISREG(entry.stat.st_mode):
+            raise PathRefused(f"{shown} must be a regular file")
+        grafted = directory.entries.get(entry.name.removeprefix(GRAFT_PREFIX))
+        if grafted is None or not stat.S_ISREG(grafted.stat.st_mode):
+            self._reader.warnings.append(f"{shown}: there is no file beside it that it could be of")
 
     def _check_links(self, directory: OpenDirectory, group: list[SourceEntry]) -> None:
         """Refuse links between directories where they are not to be taken apart."""
@@ -106,6 +117,9 @@ class FileChanges:
             self._finish(directory, group, None)
             return
         path = directory.source + b"/" + name
+        if GRAFT_PREFIX + name in directory.entries:
+            self._finish(directory, group, self._grafted(directory, group[0]))
+            return
         warning = self._rules.size_warning(path, seen.st_size)
         if warning is not None:
             self._reader.warnings.append(warning)
@@ -113,7 +127,34 @@ class FileChanges:
         if unread is not None:
             self._finish(directory, group, unread)
             return
-        self._pipeline.submit(FileJob(path, seen, partial(self._finish_read, directory, group)))
+        done = partial(self._finish_read, directory, group)
+        self._pipeline.submit(FileJob(path, seen, done, is_external=self._rules.is_external))
+
+    def _grafted(self, directory: OpenDirectory, entry: SourceEntry) -> FileContent:
+        """What the graft file beside a file says of its content. Raises FormatError."""
+        graft = read_graft(directory.source + b"/" + GRAFT_PREFIX + entry.name)
+        path = directory.source + b"/" + entry.name
+        if entry.stat.st_size:
+            self._reader.warnings.append(
+                f"{shown_path(path)} is grafted: what it holds here is not published"
+            )
+        if not self._rules.is_external:
+            self._warn_of_absent(path, graft)
+        return FileContent(
+            entry.stat, graft.compression, graft.checksum, graft.chunks, size=graft.size
+        )
+
+    def _warn_of_absent(self, path: bytes, graft: Graft) -> None:
+        wanted = [(chunk.hash, Suffix.CHUNK) for chunk in graft.chunks]
+        if graft.checksum is not None:
+            wanted.append((graft.checksum, Suffix.FILE))
+        store = self._pipeline.writer.store
+        for content_hash, suffix in wanted:
+            if not store.exists(ObjectRef(content_hash, suffix).path):
+                self._reader.warnings.append(
+                    f"{shown_path(path)} is grafted, but the store has no object {content_hash}"
+                )
+                return
 
     def _content_before(self, directory: OpenDirectory, entry: SourceEntry) -> FileContent | None:
         """The content the catalog has, if this file is certain to have it still."""
@@ -121,7 +162,8 @@ class FileChanges:
         before = directory.before.get(entry.name)
         if self._memory is None or known is None or before is None or not before.is_regular:
             return None
-        if before.is_external or known.record != self._memory.stamps.record(entry):
+        is_alike = before.is_external == self._rules.is_external
+        if not is_alike or known.record != self._memory.stamps.record(entry):
             return None
         chunks = tuple(self._editor.chunks(directory.path + b"/" + entry.name, before))
         if known.key != content_key(before.content, chunks):
@@ -151,8 +193,10 @@ class FileChanges:
                 entry = self._reader.read_file_entry(
                     path, name, content, nlink=len(group), group=number
                 )
+                entry = self._with_flags(path, entry, directory.before.get(name))
                 directory.entries[name] = SourceEntry(name, content.seen)
-                directory.keys[name] = content_key(content.content, content.chunks)
+                if content.size is None:  # a graft says nothing of what the file itself holds
+                    directory.keys[name] = content_key(content.content, content.chunks)
             chunks = content.chunks if content is not None else ()
             edits.append((entry, chunks))
             is_different = is_different or not self._is_there(directory, entry, chunks)
@@ -162,6 +206,21 @@ class FileChanges:
                 before = directory.before.get(entry.name)
                 self._counts.note(directory.path + b"/" + entry.name, entry, before)
         self._finish_one(directory)
+
+    def _with_flags(
+        self, path: bytes, entry: DirectoryEntry, before: DirectoryEntry | None
+    ) -> DirectoryEntry:
+        """Add what no source tells: external data by the rules, direct I/O as it was."""
+        is_external = self._rules.is_external
+        if is_external and entry.is_chunked and entry.compression is not Compression.NONE:
+            raise PathRefused(
+                f"{shown_path(path)}: external data in chunks cannot be compressed",
+                hint="publish with the compression none, or set CVMFS_USE_FILE_CHUNKING=false",
+            )
+        is_direct_io = before is not None and before.is_direct_io
+        if is_external or is_direct_io:
+            return replace(entry, is_external=is_external, is_direct_io=is_direct_io)
+        return entry
 
     def _group_number(self, directory: OpenDirectory, group: list[SourceEntry]) -> int:
         """The number of a hard link group: the catalog's if it has the very same group."""
@@ -204,3 +263,20 @@ class FileChanges:
                 if stat.S_ISREG(seen.st_mode)
             ]
             memory.state.put(directory.path, stamp, keys)
+
+
+def read_graft(path: bytes) -> Graft:
+    """A graft file. Raises FormatError naming it, SourceUnreadable, SourceChanged."""
+    try:
+        return Graft.parse(read_small_file(path, limit=MAX_GRAFT_BYTES))
+    except FormatError as error:
+        raise FormatError(f"{shown_path(path)}: {error}", hint="nothing was published") from error
+
+
+def _groups(entries: Sequence[SourceEntry], names: Collection[bytes]) -> list[list[SourceEntry]]:
+    """Entries by file; a grafted one is a file of its own, whatever it is linked to."""
+    grafted = [entry for entry in entries if GRAFT_PREFIX + entry.name in names]
+    if not grafted:
+        return hardlink_groups(entries)
+    others = [entry for entry in entries if GRAFT_PREFIX + entry.name not in names]
+    return [*hardlink_groups(others), *([entry] for entry in grafted)]

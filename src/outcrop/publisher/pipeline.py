@@ -60,7 +60,8 @@ class FileJob:
 class FileContent:
     """What became of a file. `content` is `None` for a chunked one that has no bulk object.
 
-    `seen` is how the file was when it was read, which may be later than the job says.
+    `seen` is how the file was when it was read, which may be later than the job says. `size` is
+    the content's where that is not of the file: a grafted one.
     """
 
     seen: os.stat_result
@@ -68,6 +69,7 @@ class FileContent:
     content: ContentHash | None = None
     chunks: tuple[Chunk, ...] = ()
     new_bytes: int = 0
+    size: int | None = None
 
     @property
     def algorithm(self) -> HashAlgorithm:

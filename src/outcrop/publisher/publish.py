@@ -4,8 +4,6 @@
 of them: a subtree of the repository becomes equal to a directory.
 """
 
-import os
-import stat
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -13,26 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from outcrop.errors import FormatError
-from outcrop.formats.dirtab import MAX_BYTES as MAX_DIRTAB_BYTES
-from outcrop.formats.dirtab import Dirtab
 from outcrop.formats.hashes import ContentHash
 from outcrop.formats.history import check_tag_name
 from outcrop.publisher.changes import VIRTUAL_DIRECTORY, ChangeApplier, ChangeCounts
 from outcrop.publisher.compression import CompressionChoice
-from outcrop.publisher.errors import PathRefused, SourceUnreadable
+from outcrop.publisher.difflist import ListedPath
+from outcrop.publisher.errors import PathRefused
 from outcrop.publisher.options import PublishOptions, Tell, say_nothing
-from outcrop.publisher.previous_state import (
-    PreviousState,
-    SourceMemory,
-    Stamps,
-    make_room,
-    state_file,
-)
-from outcrop.publisher.rules import DIRTAB, read_dirtab
-from outcrop.publisher.scan import SourceReader, source_error
+from outcrop.publisher.scan import Owners
 from outcrop.publisher.session import Published, PublishSession, default_workers, open_session
+from outcrop.publisher.source import SourceDirectory
 from outcrop.publisher.tags import tags_for_publish
-from outcrop.publisher.walk import walk_directory
 from outcrop.repository.commit import NewTag, open_history
 from outcrop.repository.errors import RevisionConflict
 from outcrop.storage.locations import Locations
@@ -143,6 +132,9 @@ def publish_directory(
     *,
     source: Path,
     to: bytes = b"",
+    listed: Mapping[bytes, ListedPath] | None = None,
+    is_shallow: bool = False,
+    owners: Owners | None = None,
     options: PublishOptions,
     now: int,
     progress: Tell | None = None,
@@ -150,27 +142,28 @@ def publish_directory(
 ) -> PublishResult:
     """Make the subtree `to` (`b""`: all) of a repository equal to a directory, atomically.
 
-    Raises what `publish_changes` raises.
+    With `listed`, only what a diff list names is looked at (directories with everything below
+    unless `is_shallow`), and the rest stays as it is. Raises what `publish_changes` raises.
     """
     target = check_target(to)
     with ExitStack() as stack:
-        publishing: list[SourcePublishing] = []
+        sources: list[SourceDirectory] = []
 
         def apply(session: PublishSession, tell: Tell) -> ChangeCounts:
-            part = SourcePublishing(session, source, target, options)
-            publishing.append(stack.enter_context(part))
+            part = SourceDirectory(session, source, target, options, owners or Owners(), listed)
+            sources.append(stack.enter_context(part))
             applier = ChangeApplier(
-                session, tell, options=options, dirtab=Dirtab.parse(part.dirtab),
-                reader=part.reader, memory=part.memory,
+                session, tell, options=options, dirtab=part.dirtab, reader=part.reader,
+                memory=part.memory,
             )  # fmt: skip
             applier.make_parents(target)
-            for change in walk_directory(part.source, target, memory=part.memory, tell=tell):
+            for change in part.changes(tell, is_shallow=is_shallow):
                 applier.apply(change)
             return applier.finish()
 
         return publish_changes(
             locations, fqrn, apply, options=options, now=now, progress=progress, store=store,
-            on_published=lambda published: publishing[0].remember(published),
+            on_published=lambda published: sources[0].remember(published),
         )  # fmt: skip
 
 
@@ -187,21 +180,6 @@ def check_target(path: bytes) -> bytes:
     if b"/" + names[0] == VIRTUAL_DIRECTORY:
         raise PathRefused("/.cvmfs in a repository is reserved")
     return path
-
-
-def check_source(source: Path, storage: Path | None) -> bytes:
-    """The real path of a directory that can be published. Raises SourceUnreadable, PathRefused."""
-    path = os.path.realpath(os.fsencode(source))
-    shown = path.decode("utf-8", "backslashreplace")
-    if not os.path.isdir(path):  # noqa: PTH112 - bytes
-        raise SourceUnreadable(f"{shown} is no directory")
-    if storage is not None and _is_below(os.path.realpath(os.fsencode(storage)), path):
-        raise PathRefused(f"{shown} has the storage of the repository in it: {storage}")
-    return path
-
-
-def _is_below(path: bytes, directory: bytes) -> bool:
-    return (path + b"/").startswith(directory.rstrip(b"/") + b"/")
 
 
 def check_base(session: PublishSession, options: PublishOptions) -> None:
@@ -240,60 +218,6 @@ def _is_hash(text: str) -> bool:
     except FormatError:
         return False
     return True
-
-
-class SourcePublishing:
-    """What a publish knows of its source directory. Use as a context manager.
-
-    `dirtab` are the rules in force, `memory` what the source was like when it was last published.
-    """
-
-    def __init__(
-        self, session: PublishSession, source: Path, target: bytes, options: PublishOptions
-    ) -> None:
-        settings = session.settings
-        self.source = check_source(source, settings.upstream.directory)
-        self.reader = SourceReader(
-            with_xattrs=settings.include_xattrs, with_nanoseconds=settings.mtime_nanoseconds
-        )
-        self.dirtab = read_dirtab(session) if target else _read_source_dirtab(self.source)
-        file = state_file(settings.spool / "sources", self.source, target)
-        if not options.dry_run:
-            make_room(file)
-        state = PreviousState(
-            file,
-            root=session.root_hash,
-            options=f"xattrs={settings.include_xattrs} ns={settings.mtime_nanoseconds} "
-            f"specials={settings.ignore_special_files} external={options.external} "
-            f"{settings.external_data} dirtab={self.dirtab!r}",
-            is_kept=not options.dry_run,
-        )
-        self.memory = SourceMemory(state, Stamps(session.started_at_ns))
-
-    def __enter__(self) -> "SourcePublishing":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.memory.state.close()
-
-    def remember(self, published: Published) -> None:
-        """Keep what the source looked like, for the next time."""
-        self.memory.state.commit(published.catalogs.root.hash)
-
-
-def _read_source_dirtab(source: bytes) -> bytes:
-    """The rules that the new revision will have in its root."""
-    path = source + b"/" + DIRTAB
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return b""
-    except OSError as error:
-        raise source_error(path, error) from error
-    with os.fdopen(fd, "rb") as file:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise PathRefused(f"{os.fsdecode(path)} must be a regular file")
-        return file.read(MAX_DIRTAB_BYTES + 1)
 
 
 def _wanted_tag(options: PublishOptions) -> NewTag | None:

@@ -7,9 +7,11 @@ import errno
 import os
 import stat
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from outcrop.formats.catalog import DirectoryEntry
+from outcrop.formats.id_map import IdMap
 from outcrop.formats.xattrs import MAX_ATTRIBUTES, MAX_VALUE_BYTES, serialize_xattrs
 from outcrop.publisher.errors import SourceChanged, SourceUnreadable
 from outcrop.publisher.pipeline import FileContent
@@ -50,6 +52,21 @@ def scan_directory(path: bytes) -> tuple[os.stat_result, list[SourceEntry]]:
     return own, found
 
 
+def read_small_file(path: bytes, *, limit: int) -> bytes:
+    """A regular file that means something to the publisher, and one byte more than `limit` at most.
+
+    Raises SourceUnreadable, SourceChanged (also for what is no regular file).
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(fd, "rb") as file:
+            if stat.S_ISREG(os.fstat(fd).st_mode):
+                return file.read(limit + 1)
+    except OSError as error:
+        raise source_error(path, error) from error
+    raise SourceChanged(f"{path.decode('utf-8', 'backslashreplace')} is no regular file any more")
+
+
 def source_error(path: bytes, error: OSError) -> SourceUnreadable | SourceChanged:
     """The error for something of the source that could not be read; raise it `from` the cause."""
     shown = path.decode("utf-8", "backslashreplace")
@@ -80,15 +97,31 @@ def hardlink_groups(entries: Iterable[SourceEntry]) -> list[list[SourceEntry]]:
     return groups
 
 
+@dataclass(frozen=True, slots=True)
+class Owners:
+    """Who owns in the repository what somebody owns in the source: maps of user and group numbers.
+
+    Without any it is the same number.
+    """
+
+    uids: IdMap = field(default_factory=IdMap)
+    gids: IdMap = field(default_factory=IdMap)
+
+
 class SourceReader:
     """Makes directory entries of what is on disk.
 
     `warnings` collects what a repository cannot hold and was left out, in words.
     """
 
-    def __init__(self, *, with_xattrs: bool, with_nanoseconds: bool) -> None:
+    def __init__(
+        self, *, with_xattrs: bool, with_nanoseconds: bool, owners: Owners | None = None
+    ) -> None:
+        owners = owners or Owners()
         self._with_xattrs = with_xattrs
         self._with_nanoseconds = with_nanoseconds
+        self._uid = owners.uids.mapped
+        self._gid = owners.gids.mapped
         self.warnings: list[str] = []
 
     def read_entry(self, path: bytes, name: bytes, seen: os.stat_result) -> DirectoryEntry:
@@ -111,8 +144,8 @@ class SourceReader:
             rdev=seen.st_rdev if is_device else 0,
             mtime=seen.st_mtime_ns // _NS,
             mtime_ns=self._nanoseconds(seen),
-            uid=seen.st_uid,
-            gid=seen.st_gid,
+            uid=self._uid(seen.st_uid),
+            gid=self._gid(seen.st_gid),
             symlink=target,
             xattrs=self._read_xattrs(path),
         )
@@ -127,11 +160,11 @@ class SourceReader:
             mode=seen.st_mode,
             nlink=nlink,
             hardlink_group=group,
-            size=seen.st_size,
+            size=seen.st_size if content.size is None else content.size,
             mtime=seen.st_mtime_ns // _NS,
             mtime_ns=self._nanoseconds(seen),
-            uid=seen.st_uid,
-            gid=seen.st_gid,
+            uid=self._uid(seen.st_uid),
+            gid=self._gid(seen.st_gid),
             content=content.content,
             algorithm=content.algorithm,
             compression=content.compression,
