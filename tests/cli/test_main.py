@@ -32,7 +32,7 @@ def _loggers_as_they_were() -> Iterator[None]:
 def families() -> set[type[OutcropError]]:
     """All error classes of the package, with every module imported."""
     for command in COMMANDS:
-        importlib.import_module(f"outcrop.cli.{command}")
+        importlib.import_module(f"outcrop.cli.{main.module_of(command)}")
     found: set[type[OutcropError]] = set()
     todo = [OutcropError]
     while todo:

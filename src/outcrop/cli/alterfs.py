@@ -6,7 +6,7 @@ from outcrop.cli.command import Command, Session, checked
 from outcrop.formats.fqrn import check_fqrn
 from outcrop.publisher.administration import set_replicable
 from outcrop.publisher.settings import StratumZeroSettings
-from outcrop.storage.local import LocalStore
+from outcrop.storage.upstream import open_store
 
 
 @click.command(
@@ -19,7 +19,7 @@ from outcrop.storage.local import LocalStore
 def command(session: Session, fqrn: str, replicable: str) -> None:
     """Allow or forbid that stratum 1 servers replicate the repository FQRN."""
     settings = StratumZeroSettings.read(session.locations, fqrn)
-    store = LocalStore(settings.storage)
+    store = open_store(settings.upstream)
     set_replicable(store, is_replicable=replicable == "on")
     can = "can" if replicable == "on" else "cannot"
     session.output.result(

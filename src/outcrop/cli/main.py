@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import keyword
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -44,6 +45,9 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
     },
     "Administer": {
         "list": "List the repositories of this machine.",
+        "gc": "Delete what no kept revision needs.",
+        "import": "Become the stratum 0 of a repository that is stored already.",
+        "keys": "Show the keys of a repository, or make new ones.",
         "resign": "Sign the whitelist anew before it expires.",
         "masterkey": "Keep the master key on a PKCS #11 token.",
         "alterfs": "Allow or forbid replication.",
@@ -54,6 +58,12 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
     },
 }
 """Every command and what it does; its module is imported only when it runs."""
+
+
+def module_of(command_name: str) -> str:
+    """The module a command is in: its name, as Python can have it."""
+    name = command_name.replace("-", "_")
+    return f"{name}_" if keyword.iskeyword(name) else name
 
 
 class MissingPackage(OutcropError):
@@ -72,7 +82,7 @@ class Commands(click.Group):
         if cmd_name not in self.list_commands(ctx):
             return None
         try:
-            module = importlib.import_module(f"outcrop.cli.{cmd_name}")
+            module = importlib.import_module(f"outcrop.cli.{module_of(cmd_name)}")
         except ModuleNotFoundError as error:
             if (error.name or "outcrop").partition(".")[0] == "outcrop":
                 raise

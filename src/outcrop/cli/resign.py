@@ -10,7 +10,7 @@ from outcrop.cli.master_keys import open_master_key, token_options, token_settin
 from outcrop.formats.fqrn import check_fqrn
 from outcrop.publisher.settings import StratumZeroSettings
 from outcrop.publisher.whitelisting import DEFAULT_DAYS, resign
-from outcrop.storage.local import LocalStore
+from outcrop.storage.upstream import open_store
 
 
 @click.command(
@@ -45,7 +45,7 @@ def command(
     signed = []
     for fqrn in fqrns:
         settings = StratumZeroSettings.read(session.locations, fqrn)
-        store = LocalStore(settings.storage)
+        store = open_store(settings.upstream)
         with open_master_key(session.locations, fqrn, card) as master:
             signed.append(
                 resign(session.locations, settings, store, master, now=session.now, days=days)

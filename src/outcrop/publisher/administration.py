@@ -13,9 +13,9 @@ from outcrop.publisher.lock import publishing_lock
 from outcrop.publisher.session import local_errors
 from outcrop.publisher.settings import StratumZeroSettings
 from outcrop.repository.commit import MANIFEST
-from outcrop.storage.local import LocalStore
 from outcrop.storage.locations import Locations
 from outcrop.storage.store import WritableStore
+from outcrop.storage.upstream import open_store
 
 REPLICA_MARKER = ".cvmfs_master_replica"
 _MAX_CONFIG_BYTES = 1 << 20
@@ -103,12 +103,13 @@ def remove_repository(
 
 
 def _remove_data(settings: StratumZeroSettings, store: WritableStore | None) -> None:
-    if store is not None:
+    directory = settings.upstream.directory
+    if store is not None or directory is None:
+        store = store if store is not None else open_store(settings.upstream)
         _unpublish(store)
         for name in list(store.iter_names()):
             store.remove(name)
         return
-    directory = settings.storage
     if not directory.is_dir():
         return
     for entry in directory.iterdir():
@@ -117,7 +118,7 @@ def _remove_data(settings: StratumZeroSettings, store: WritableStore | None) -> 
                 f"{entry} is nothing that belongs to a repository",
                 hint="move it away, or keep the data and delete it yourself",
             )
-    _unpublish(LocalStore(directory))
+    _unpublish(open_store(settings.upstream))
     shutil.rmtree(directory)
 
 
