@@ -119,7 +119,7 @@ outcrop publish software.example.org --from-tar layer.tar.gz --to /layers/1 --dr
 @click.option("-j", "--workers", type=click.IntRange(min=1), metavar="N",
               help="Threads that read and compress.  [default: one for each CPU]")  # fmt: skip
 @click.pass_obj
-def command(session: Session, fqrn: str, print_changes: bool, **given: Any) -> None:
+def command(session: Session, /, fqrn: str, print_changes: bool, **given: Any) -> None:
     """Make a new revision of the repository FQRN: --from a directory or --from-tar an archive.
 
     --from makes /PATH equal to the directory DIR: what is not in DIR any more is removed below
