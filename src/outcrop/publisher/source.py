@@ -56,7 +56,7 @@ class SourceDirectory:
         listed: Mapping[bytes, ListedPath] | None,
     ) -> None:
         settings = session.settings
-        self.source = check_source(source, settings.storage)
+        self.source = check_source(source, settings.upstream.directory)
         self._session = session
         self._target = target
         self._listed = listed
