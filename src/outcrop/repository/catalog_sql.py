@@ -47,6 +47,10 @@ DELETE_ENTRY = f"DELETE FROM catalog {_AT}"
 DELETE_CHUNKS = f"DELETE FROM chunks {_AT}"
 DELETE_NESTED = "DELETE FROM nested_catalogs"
 
+SELECT_BINDINGS = "SELECT path, sha1, size FROM bind_mountpoints"
+INSERT_BINDING = INSERT_NESTED.replace("nested_catalogs", "bind_mountpoints")
+DELETE_BINDING = "DELETE FROM bind_mountpoints WHERE path = CAST(? AS TEXT)"
+
 RENAME_ENTRY = f"UPDATE catalog SET md5path_1 = ?, md5path_2 = ?, name = CAST(? AS TEXT) {_AT}"
 RENAME_CHUNKS = f"UPDATE chunks SET md5path_1 = ?, md5path_2 = ? {_AT}"
 ADD_LINKS = f"UPDATE catalog SET hardlinks = hardlinks + ? {_AT}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from outcrop.errors import FormatError
 from outcrop.formats.catalog import NestedCatalog, Statistics
 from outcrop.formats.hashes import ContentHash, ObjectRef, Suffix
-from outcrop.formats.history import Tag
+from outcrop.formats.history import TRUNK, Tag
 from outcrop.formats.manifest import Breadcrumb, Manifest
 from outcrop.formats.reflog import Ref, RefType
 from outcrop.repository.editor import CatalogEditor
@@ -32,6 +32,10 @@ MAX_HISTORY_BYTES = 1 << 30
 
 HistoryEdit = Callable[[TagDatabase], None]
 """Brings a history up to date; called once, before anything is written."""
+
+FollowUp = Callable[[Manifest, Sequence[Tag]], NestedCatalog | None]
+"""Stores the root catalog of one more revision, on top of a manifest's, for what can only be known
+when that one has its tags; `None` if there is nothing to be added."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,8 @@ class Commit:
     """What it takes to make a revision the trunk.
 
     `base` is the manifest it succeeds (`None`: the repository's first); it must still be the one
-    that is served when the new one takes its place. `now` is the unix time of publication.
+    that is served when the new one takes its place. `now` is the unix time of publication. With
+    `follow_up` one more revision may come at once after each.
     """
 
     writer: ObjectWriter
@@ -116,6 +121,7 @@ class Commit:
     whitelist: TrustedWhitelist
     base: TrustedManifest | None
     now: int
+    follow_up: FollowUp | None = None
 
     def sign(
         self,
@@ -158,8 +164,9 @@ class Commit:
         tag keeps. Raises RevisionConflict, TrustError.
         """
         certificate = self.writer.put(self.keys.certificate_pem, Suffix.CERTIFICATE).hash
-        history = self._store_history(manifest, edit)
-        roots = (manifest.root_catalog, *other_roots)
+        other_roots = (manifest.root_catalog, *other_roots)
+        manifest, history = self._store_history(manifest, edit)
+        roots = {manifest.root_catalog: None, **dict.fromkeys(other_roots)}
         refs = [Ref(root, RefType.CATALOG, self.now) for root in roots]
         refs += [
             Ref(content_hash, kind, self.now)
@@ -182,10 +189,25 @@ class Commit:
         self._replace_manifest(trusted)
         return trusted
 
-    def _store_history(self, manifest: Manifest, edit: HistoryEdit) -> ContentHash:
+    def _store_history(self, manifest: Manifest, edit: HistoryEdit) -> tuple[Manifest, ContentHash]:
+        """Edit the history, and have the revision followed by the one that shows it, if any."""
         with self._open_history(manifest) as history:
             edit(history)
-            return self.writer.put(history.serialize(manifest.history), Suffix.HISTORY).hash
+            root = self.follow_up(manifest, history.tags()) if self.follow_up else None
+            if root is not None:
+                number = manifest.revision + 1
+                trunk = history.find(TRUNK)
+                if trunk is not None:
+                    history.put(replace(trunk, hash=root.hash, size=root.size, revision=number))
+                manifest = replace(
+                    manifest,
+                    root_catalog=root.hash,
+                    catalog_size=root.size,
+                    revision=number,
+                    micro_catalog=None,
+                )
+            stored = self.writer.put(history.serialize(manifest.history), Suffix.HISTORY)
+        return manifest, stored.hash
 
     def _open_history(self, template: Manifest) -> TagDatabase:
         if template.history is None:

@@ -11,7 +11,7 @@ Paths are bytes from the repository's root: `b""` is the root, all others begin 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from outcrop.formats.catalog import MAX_NAME_BYTES, Chunk, DirectoryEntry
+from outcrop.formats.catalog import MAX_NAME_BYTES, Chunk, DirectoryEntry, NestedCatalog
 from outcrop.repository.errors import NotADirectory, PathExists, PathNotFound, PathNotMovable
 from outcrop.repository.subtree import copy_below, copy_nested, nested_copies, root_entry
 from outcrop.repository.working_catalog import Edit, WorkingCatalog
@@ -178,6 +178,25 @@ class CatalogEditor(WorkingTree):
         place.nested.update(dict.fromkeys(copy.place for copy in copies))
         for new in copy_nested(copies, self._open_source, self._new_file, keeps_links=keeps_links):
             self._loaded[new.mountpoint] = new
+
+    # --- bind mountpoints ---
+
+    def bind(self, path: bytes, entry: DirectoryEntry, bound: NestedCatalog) -> None:
+        """Show another root catalog at a path that must not exist; `entry` is that root's."""
+        name = path.rpartition(b"/")[2]
+        self.put_directory(path, entry)
+        catalog = self.holding(path)
+        catalog.put_at(path, replace(root_entry(entry, path), name=name, is_bind_mountpoint=True))
+        catalog.bind(replace(bound, path=path))
+
+    def unbind(self, path: bytes) -> None:
+        """Undo `bind`."""
+        self.holding(path).unbind(path)
+        self.remove(path)
+
+    def bindings(self, directory: bytes) -> dict[bytes, NestedCatalog]:
+        """What is bound in a directory, by path."""
+        return self.listing(directory).bindings()
 
     # --- nested catalogs ---
 

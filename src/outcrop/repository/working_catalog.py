@@ -119,9 +119,7 @@ class WorkingCatalog:
         self._tally = Tally(own)
         self.subtree = statistics.subtree
         self.base_total = statistics.total
-        for path, text, size in self.database.execute(sql.SELECT_NESTED):
-            content_hash = ContentHash.parse(text.decode("ascii", "replace"))
-            self.nested[path] = NestedCatalog(path, content_hash, size or 0)
+        self.nested.update(_nested_of(self.database.execute(sql.SELECT_NESTED)))
 
     @property
     def properties(self) -> dict[str, str]:
@@ -340,6 +338,23 @@ class WorkingCatalog:
         self._tally.add(counters)
         self.is_dirty = True
 
+    # --- bind mountpoints ---
+
+    def bindings(self) -> dict[bytes, NestedCatalog]:
+        """The root catalogs that are shown somewhere in it, by mountpoint."""
+        return dict(_nested_of(self.database.execute(sql.SELECT_BINDINGS)))
+
+    def bind(self, bound: NestedCatalog) -> None:
+        """Note which root catalog a mountpoint shows; its row is put separately."""
+        self.is_dirty = True
+        row = (bound.path, str(bound.hash), bound.size)
+        self.database.execute(sql.INSERT_BINDING, row)
+
+    def unbind(self, path: bytes) -> None:
+        """Forget what a mountpoint shows."""
+        self.is_dirty = True
+        self.database.execute(sql.DELETE_BINDING, (path,))
+
     # --- sealing ---
 
     def seal(self, *, now: int, ttl: int | None = None) -> Statistics:
@@ -373,6 +388,12 @@ class WorkingCatalog:
         rows = [(n.path, str(n.hash), n.size) for n in self.nested.values() if n is not None]
         self.database.execute(sql.DELETE_NESTED)
         self.database.executemany(sql.INSERT_NESTED, rows)
+
+
+def _nested_of(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[bytes, NestedCatalog]]:
+    for path, text, size in rows:
+        content_hash = ContentHash.parse(text.decode("ascii", "replace"))
+        yield path, NestedCatalog(path, content_hash, size or 0)
 
 
 def _text(value: object) -> str:
