@@ -31,7 +31,7 @@ from outcrop.client.view import RepositoryView
 from outcrop.errors import OutcropError
 from outcrop.fuse.engine import Engine
 from outcrop.fuse.errors import NotMounted
-from outcrop.fuse.mount import MountOptions, mount, mount_state, repair, unmount
+from outcrop.fuse.mount import MountOptions, find_mount, mount, mount_state, repair, unmount
 from outcrop.fuse.mount import MountState as KernelState
 from outcrop.repository.tree import Revision
 from outcrop.storage.locations import Locations
@@ -192,16 +192,30 @@ def serve_mount(
     directory = run_directory(locations, mountpoint)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     fd = mount(mountpoint, fsname=revision.fqrn, options=_options(connection, allow_other))
+    device = _device(mountpoint)
     record = _record(connection, mountpoint, directory)
     try:
         with _signals(mounted.stop):
             (directory / _STATE_FILE).write_text(json.dumps(asdict(record)))
             mounted.serve(fd, talk_path=record.talk_socket, ready=ready)
     finally:
+        _clean_up(mountpoint, directory, device)
+        connection.close()
+
+
+def _device(mountpoint: Path) -> int | None:
+    """What tells this mount from another at the same place."""
+    found = find_mount(mountpoint)
+    return None if found is None else found.device
+
+
+def _clean_up(mountpoint: Path, directory: Path, device: int | None) -> None:
+    """Remove what is ours: a mount that was detached may have a successor at its place by now."""
+    if _pid_of(directory / _STATE_FILE) == os.getpid():
         (directory / _STATE_FILE).unlink(missing_ok=True)
+    if _device(mountpoint) == device:
         with contextlib.suppress(OutcropError):
             unmount(mountpoint, lazy=True)
-        connection.close()
 
 
 def _options(connection: Connection, allow_other: bool | None) -> MountOptions:

@@ -13,7 +13,7 @@ import signal
 import socket
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from outcrop.fuse.errors import (
 )
 from outcrop.fuse.mount import MountOptions, mount_directly
 from outcrop.fuse.namespace import ABORT_SIGNAL
+from outcrop.fuse.overlay import WritableLayer, make_read_only, mount_overlay
 
 _STAGING = ("/tmp", "/mnt", "/media", "/srv", "/opt", "/home", "/var")  # noqa: S108
 _WATCHED = frozenset(
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     with socket.socket(fileno=int(arguments[0])) as caller:
         caller.set_inheritable(False)
         try:
-            status = _run(caller, wanted["mounts"], wanted["command"], mask)
+            status = _run(caller, wanted["mounts"], wanted["layers"], wanted["command"], mask)
         except MountError as error:
             message = {"error": type(error).__name__, "message": str(error), "hint": error.hint}
             caller.send(json.dumps(message).encode())
@@ -66,6 +67,7 @@ def main(arguments: Sequence[str]) -> int:
 def _run(
     caller: socket.socket,
     mounts: Sequence[tuple[str, str]],
+    layers: Sequence[Mapping[str, str]],
     command: Sequence[str],
     mask: AbstractSet[int],
 ) -> int:
@@ -81,9 +83,32 @@ def _run(
     try:
         if caller.recv(16) != b"go":
             return 1  # the caller is gone
-        return _watch(_start(command, mask), targets)
+        with _made_writable(layers) as overlays:
+            return _watch(_start(command, mask), [*overlays, *targets])
     finally:
         _abort(targets)
+
+
+@contextlib.contextmanager
+def _made_writable(layers: Sequence[Mapping[str, str]]) -> Iterator[list[Path]]:
+    """Put a writable layer on top of mounts; at the end nobody may be writing any more.
+
+    Raises MountError, MountpointBusy.
+    """
+    overlays: list[Path] = []
+    try:
+        for layer in layers:
+            target = Path(layer["mountpoint"])
+            paths = WritableLayer(
+                upper=Path(layer["upper"]), work=Path(layer["work"]), has_user_attributes=True
+            )
+            mount_overlay(target, target, paths, fsname=f"overlay_{target.name}")
+            overlays.append(target)
+        yield overlays
+        for target in overlays:
+            make_read_only(target)
+    finally:
+        _abort(overlays)
 
 
 def _hand_out_mount(caller: socket.socket, target: Path, fsname: str) -> None:

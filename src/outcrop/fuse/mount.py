@@ -223,11 +223,12 @@ def iter_mounts() -> Iterator[MountEntry]:
             major = int(fields[2].partition(":")[0])
             # The connection is named by the kernel's dev_t: major << 20 | minor.
             yield MountEntry(
-                major << 20 | minor, Path(_unescaped(fields[4])), kind[0], _unescaped(kind[1])
+                major << 20 | minor, Path(unescaped(fields[4])), kind[0], unescaped(kind[1])
             )
 
 
-def _unescaped(text: str) -> str:
+def unescaped(text: str) -> str:
+    """A field of mountinfo as it was before the kernel wrote blanks as octal numbers."""
     return re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal.group(1), 8)), text)
 
 

@@ -15,13 +15,14 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 
 from outcrop.fuse import errors
 from outcrop.fuse.errors import MountError
 from outcrop.fuse.mount import receive_fd
+from outcrop.fuse.overlay import WritableLayer
 
 ABORT_SIGNAL = signal.SIGRTMIN + 3
 """Tells the keeper to cut the mounts off and to kill the command: nobody serves them."""
@@ -41,6 +42,7 @@ _ERRORS: dict[str, type[MountError]] = {
     kind.__name__: kind
     for kind in (
         errors.FuseUnavailable,
+        errors.MountpointBusy,
         errors.MountpointUnusable,
         errors.NamespaceUnavailable,
         errors.CommandNotFound,
@@ -54,6 +56,7 @@ def run_in_namespace(
     command: Sequence[str],
     *,
     serve: Callable[[int, int], None],
+    layers: Mapping[str, WritableLayer] | None = None,
 ) -> int:
     """Run `command` with FUSE file systems mounted that nobody else sees; return its exit status.
 
@@ -61,15 +64,17 @@ def run_in_namespace(
     `serve(index, fd)` is called in a thread of its own for each; it must serve the device until
     that is unmounted, and owns the fd. The command keeps the caller's uid, terminal, standard
     streams, environment and working directory. Signals sent to the caller's main thread meanwhile
-    are passed on. A command that a signal ended gives 128 + its number.
+    are passed on. A command that a signal ended gives 128 + its number. The mounts named in
+    `layers` can be written to; the changes are in the layer.
 
     Raises NamespaceUnavailable, FuseUnavailable, MountpointUnusable, CommandNotFound,
-    CommandNotExecutable, and what `serve` raised.
+    CommandNotExecutable, MountpointBusy (the command is over, but something it started still has
+    files open for writing in a layer), and what `serve` raised.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with ours:
         with theirs:
-            keeper = _start_keeper(theirs, mounts, command)
+            keeper = _start_keeper(theirs, mounts, layers or {}, command)
         with _Servers(serve, keeper) as servers, _signals_passed_on(keeper):
             for index in range(len(mounts)):
                 servers.start(index, _receive_device(ours, keeper))
@@ -81,13 +86,20 @@ def run_in_namespace(
 
 
 def _start_keeper(
-    connection: socket.socket, mounts: Sequence[tuple[str, str]], command: Sequence[str]
+    connection: socket.socket,
+    mounts: Sequence[tuple[str, str]],
+    layers: Mapping[str, WritableLayer],
+    command: Sequence[str],
 ) -> "subprocess.Popen[bytes]":
     """The keeper is told what to do by a file: a command may be longer than a packet."""
     order = os.memfd_create("order")
+    told = [
+        {"mountpoint": mountpoint, "upper": str(layer.upper), "work": str(layer.work)}
+        for mountpoint, layer in layers.items()
+    ]
     try:
         with os.fdopen(os.dup(order), "w", encoding="ascii") as file:
-            json.dump({"mounts": list(mounts), "command": list(command)}, file)
+            json.dump({"mounts": list(mounts), "layers": told, "command": list(command)}, file)
         arguments = [str(connection.fileno()), str(order)]
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "outcrop.fuse.keeper", *arguments],

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from outcrop.fuse import system_calls
 from outcrop.fuse.errors import MountError, MountpointBusy, MountpointUnusable
+from outcrop.fuse.mount import unescaped
 
 _ROOT_OPTIONS = (
     "index=off,redirect_dir=on,metacopy=on",
@@ -100,3 +101,42 @@ def _refused(mountpoint: Path, layer: WritableLayer, error: OSError) -> MountErr
     hint = hints.get(error.errno or 0)
     kind = MountpointUnusable if error.errno == errno.EINVAL else MountError
     return kind(f"{mountpoint}: cannot make it writable: {reason}", hint=hint)
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """A mount of any kind, as mountinfo has it; `device` tells two mounts of one from two."""
+
+    device: str
+    type: str
+    source: str
+
+
+def mounts_at(mountpoint: Path) -> list[Mounted]:
+    """Everything mounted at exactly this path, the topmost last. Touches none of it."""
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+        before, _, after = line.partition(" - ")
+        fields, kind = before.split(" "), after.split(" ")
+        if unescaped(fields[4]) == str(mountpoint):
+            found.append(Mounted(fields[2], kind[0], unescaped(kind[1])))
+    return found
+
+
+def bind(source: Path, mountpoint: Path) -> None:
+    """Show a mounted directory at another place, too. Raises MountError."""
+    try:
+        system_calls.mount(str(source), mountpoint, None, system_calls.MS_BIND)
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise MountError(f"{mountpoint}: cannot show {source} there: {reason}") from error
+
+
+def detach(mountpoint: Path) -> None:
+    """Take the topmost mount away; it ends when its last user is gone. Raises MountError."""
+    flags = system_calls.MNT_DETACH | system_calls.UMOUNT_NOFOLLOW
+    try:
+        system_calls.umount(mountpoint, flags)
+    except OSError as error:
+        reason = (error.strerror or "").lower()
+        raise MountError(f"{mountpoint}: cannot unmount: {reason}") from error

@@ -14,10 +14,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from outcrop.errors import OutcropError
-from outcrop.publisher.errors import CollectionInProgress, PublishInProgress, TransactionOpen
+from outcrop.publisher.errors import (
+    CollectionInProgress,
+    PublishInProgress,
+    TransactionBusy,
+    TransactionOpen,
+)
 
 TRANSACTION_LOCK = "in_transaction.lock"
 _PUBLISHING_LOCK = "is_publishing.lock"
+_SHELL_LOCK = "is_entered.lock"
 _COLLECTING_LOCK = "is_collecting.lock"
 _POLL_SECONDS = 0.05
 _MAX_COMMAND_BYTES = 80
@@ -63,6 +69,20 @@ def collecting_lock(spool: Path, fqrn: str) -> Iterator[None]:
             raise CollectionInProgress(
                 f"{fqrn}: garbage is collected, or the repository checked, at this time ({busy})",
                 hint="wait until it has finished, and try again",
+            ) from None
+        yield
+
+
+@contextmanager
+def shell_lock(spool: Path, fqrn: str) -> Iterator[None]:
+    """Be the only one in the shell of a transaction. Raises TransactionBusy."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(_locked(spool / _SHELL_LOCK, fqrn))
+        except PublishInProgress as busy:
+            raise TransactionBusy(
+                f"{fqrn}: the transaction is open in a shell ({busy})",
+                hint="leave that shell; it publishes or aborts",
             ) from None
         yield
 
