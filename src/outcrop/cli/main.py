@@ -41,11 +41,15 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
     "Publish": {
         "mkfs": "Make a new, empty repository.",
         "publish": "Make a subtree equal to a directory, as a new revision.",
+        "ingest": "Publish a tar archive below a path, as a new revision.",
         "serve": "Serve repositories over HTTP.",
     },
     "Administer": {
         "list": "List the repositories of this machine.",
         "gc": "Delete what no kept revision needs.",
+        "check": "Check a repository that is published here, its store included.",
+        "scrub": "Hash every stored file.",
+        "reflog": "List all stored revisions, or find them again.",
         "import": "Become the stratum 0 of a repository that is stored already.",
         "keys": "Show the keys of a repository, or make new ones.",
         "resign": "Sign the whitelist anew before it expires.",

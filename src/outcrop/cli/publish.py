@@ -150,11 +150,17 @@ def command(session: Session, /, fqrn: str, print_changes: bool, **given: Any) -
     )
     with progress_bar(session.output) as update:
         result = _publish(session, fqrn, options, update, given)
+    more = {"changes": changes} if options.on_change is not None else {}
+    print_result(session, fqrn, result, more)
+
+
+def print_result(
+    session: Session, fqrn: str, result: PublishResult, more: dict[str, Any] | None = None
+) -> None:
+    """Say what was published, `more` of it as JSON."""
     for warning in result.warnings:
         session.output.note(f"outcrop: warning: {printable(warning)}")
-    fields = {"fqrn": fqrn, **_fields(result)}
-    if options.on_change is not None:
-        fields["changes"] = changes
+    fields = {"fqrn": fqrn, **_fields(result), **(more or {})}
     session.output.result(fields, f"{fqrn} {_text(result)}")
 
 
@@ -166,7 +172,7 @@ def _publish(
     if given["archive"] is not None or given["delete"]:
         from outcrop.publisher.tarball import publish_tarball
 
-        with _opened(given["archive"]) as archive:
+        with opened_input(given["archive"]) as archive:
             return publish_tarball(
                 session.locations, fqrn, archive=archive, to=to, delete=given["delete"],
                 uid=given["uid"], gid=given["gid"], options=options, now=session.now,
@@ -207,14 +213,14 @@ def _listed(file: Path | None, *, is_null_separated: bool) -> dict[bytes, Listed
     """A diff list, read to its end before anything is locked. Raises FormatError."""
     if file is None:
         return None
-    with _opened(file) as stream:
+    with opened_input(file) as stream:
         if stream is None:
             return None
         return parse_diff_list(stream, is_null_separated=is_null_separated)
 
 
 @contextlib.contextmanager
-def _opened(file: Path | None) -> Iterator[BinaryIO | None]:
+def opened_input(file: Path | None) -> Iterator[BinaryIO | None]:
     """A file that was given by name, or stdin. Raises UsageError."""
     if file is None:
         yield None
