@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from outcrop.formats.catalog import Chunk, DirectoryEntry
-from outcrop.formats.dirtab import Dirtab
-from outcrop.formats.hashes import Suffix
 from outcrop.publisher.counts import ChangeCounts
 from outcrop.publisher.errors import MemberRefused
-from outcrop.publisher.rules import CATALOG_MARKER, VIRTUAL_DIRECTORY, SyncRules, shown_path
+from outcrop.publisher.markers import CATALOG_MARKER, MarkerWriter
+from outcrop.publisher.rules import SyncRules, shown_path
 from outcrop.publisher.scan import DIRECTORY_BYTES
 from outcrop.publisher.session import PublishSession
 from outcrop.repository.working_catalog import Edit
@@ -26,7 +25,6 @@ from outcrop.repository.working_catalog import Edit
 _ROWS_AT_ONCE = 4096
 _MAX_WAITING_LINKS = 50_000
 _MAX_KNOWN_DIRECTORIES = 100_000
-_MARKER_MODE = stat.S_IFREG | 0o644
 
 
 class MemberTree:
@@ -51,7 +49,6 @@ class MemberTree:
         self._counts = counts
         self._uid = uid
         self._gid = gid
-        self._dirtab = rules.dirtab
         self._known: set[bytes] = set()  # directories that are in the editor
         self._rows: dict[bytes, dict[bytes, Edit]] = {}
         self._row_count = 0
@@ -121,34 +118,11 @@ class MemberTree:
             self._editor.unnest(directory)
         return True
 
-    def apply_dirtab(self, dirtab: Dirtab) -> None:
-        """Rules came with the archive: they are in force for every directory there is."""
-        self.settle()
-        self._dirtab = dirtab
-        waiting = [b""]
-        while waiting:
-            directory = waiting.pop()
-            for entry in self._editor.entries(directory):
-                path = directory + b"/" + entry.name
-                if not entry.is_directory or path == VIRTUAL_DIRECTORY:
-                    continue
-                if dirtab.matches(path):
-                    self.nest(path)
-                if dirtab.may_match_below(path):
-                    waiting.append(path)
-        self.settle()
-
-    def nest(self, path: bytes) -> None:
+    def nest(self, path: bytes, markers: MarkerWriter) -> None:
         """Give a directory a catalog of its own, and the marker that says so."""
         self.open_directory(path, path)
-        self._editor.nest(path)
-        marker = path + b"/" + CATALOG_MARKER
-        if self._is_pending(marker):
-            return
-        found = self._editor.find(marker)
-        if found is None or not found.is_regular:
-            self._claim(marker)
-            self._add(marker, self._new_marker(self._editor.get(path)), ())
+        self.settle()
+        markers.nest(path, CATALOG_MARKER, permissions=0o644)
 
     # --- directories ---
 
@@ -188,15 +162,11 @@ class MemberTree:
         self._counts.note(path, entry, None)
 
     def _know(self, path: bytes) -> None:
-        """Note that a directory is there; the dirtab may want it to have a catalog."""
-        if path in self._known:
-            return
+        """Note that a directory is there."""
         if len(self._known) >= _MAX_KNOWN_DIRECTORIES:
             self.settle()  # what is under way may rely on what is about to be forgotten
             self._known.clear()
         self._known.add(path)
-        if path and self._dirtab.matches(path):
-            self.nest(path)
 
     # --- names ---
 
@@ -225,20 +195,6 @@ class MemberTree:
         directory, _, name = path.rpartition(b"/")
         if name == CATALOG_MARKER:
             self._editor.nest(directory)
-
-    def _new_marker(self, above: DirectoryEntry) -> DirectoryEntry:
-        pipeline = self._session.pipeline
-        content = pipeline.writer.put(b"", Suffix.FILE, pipeline.compression).hash
-        return DirectoryEntry(
-            name=CATALOG_MARKER,
-            mode=_MARKER_MODE,
-            mtime=self._rules.now,
-            uid=above.uid,
-            gid=above.gid,
-            content=content,
-            algorithm=content.algorithm,
-            compression=pipeline.compression,
-        )
 
     # --- rows ---
 

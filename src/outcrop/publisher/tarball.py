@@ -23,7 +23,9 @@ from outcrop.formats.xattrs import (
     serialize_xattrs,
 )
 from outcrop.publisher.counts import ChangeCounts
+from outcrop.publisher.dirtab_catalogs import apply_dirtab
 from outcrop.publisher.errors import MemberRefused, PathRefused, PublisherSettingsError
+from outcrop.publisher.markers import MarkerWriter
 from outcrop.publisher.options import PublishOptions, Tell
 from outcrop.publisher.pipeline import FileContent, FileJob
 from outcrop.publisher.publish import PublishResult, check_target, publish_changes
@@ -142,11 +144,15 @@ class TarballIngest:
 
     def finish(self, *, nest_target: bool) -> ChangeCounts:
         """Have everything in the editor. Returns what is different by now."""
+        pipeline = self._pipeline
+        markers = MarkerWriter(
+            self._session.editor, pipeline.writer, pipeline.compression, self._rules.now
+        )
         if nest_target:
-            self._tree.nest(self._target)
+            self._tree.nest(self._target, markers)
         self._tree.settle()
-        if self._new_dirtab is not None:
-            self._tree.apply_dirtab(self._new_dirtab)
+        dirtab = self._new_dirtab or self._rules.dirtab
+        apply_dirtab(markers, dirtab, is_new=self._new_dirtab is not None)
         return self.counts
 
     # --- one member ---
