@@ -6,10 +6,10 @@ import click
 
 from outcrop.cli.command import Session
 from outcrop.cli.exit_codes import DONE, FAILED, READING
-from outcrop.cli.output import printable
+from outcrop.cli.problems import check_text
 from outcrop.cli.progress import progress_bar
 from outcrop.cli.targets import TargetChoice, TargetCommand, connect_target
-from outcrop.repository.check import CheckResult, check_repository
+from outcrop.repository.check import CheckOptions, check_repository
 
 
 @click.command(
@@ -33,20 +33,9 @@ def command(session: Session, choice: TargetChoice, tags: bool, catalogs: bool) 
     connection = connect_target(session, choice)
     try:
         with progress_bar(session.output) as update:
-            result = check_repository(
-                connection.source, now=session.now, data=not catalogs, tags=tags, progress=update
-            )
+            options = CheckOptions(fetch=not catalogs, all_tags=tags)
+            result = check_repository(connection.source, options, now=session.now, progress=update)
     finally:
         connection.close()
-    session.output.result(asdict(result), _text(result))
+    session.output.result(asdict(result), check_text(result))
     return FAILED if result.problems else DONE
-
-
-def _text(result: CheckResult) -> str:
-    lines = [printable(f"{problem}") for problem in result.problems]
-    verdict = f"{len(lines)} problems" if lines else "no problems"
-    lines.append(
-        f"{result.fqrn} revision {result.revision}: {result.catalogs} catalogs, "
-        f"{result.entries} entries, {result.objects} objects, {verdict}"
-    )
-    return "\n".join(lines)

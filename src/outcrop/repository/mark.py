@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
-from outcrop.errors import FormatError
 from outcrop.formats.hashes import ContentHash
 from outcrop.repository.catalogs import Catalog
 from outcrop.repository.errors import RepositoryIncomplete
@@ -150,12 +149,3 @@ class Marker:
             self.marked.catalogs += 1
             self._progress("reading kept catalogs", self.marked.catalogs, None)
         return nested
-
-
-def previous_of(reader: CatalogReader, root: ContentHash) -> tuple[ContentHash | None, int] | None:
-    """A root catalog's predecessor and the time it was written; `None` if it cannot be read."""
-    try:
-        with reader.open(root) as catalog:
-            return catalog.previous, catalog.last_modified
-    except (ObjectNotFound, FormatError):
-        return None

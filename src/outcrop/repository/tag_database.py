@@ -122,6 +122,13 @@ class TagDatabase:
 
     # --- tags ---
 
+    @property
+    def previous(self) -> ContentHash | None:
+        """The history object this one succeeds, `None` for the first. Raises FormatError."""
+        text = self._property("previous_revision")
+        found = ContentHash.parse(text) if len(text) > 1 else None
+        return None if found is None or found.is_null else found
+
     def find(self, name: str) -> Tag | None:
         """The tag of that name; `None` where there is none."""
         rows = self._run(sql.select_tag(COLUMNS), (name,))
