@@ -16,17 +16,19 @@ import time
 from pathlib import Path
 from typing import Self
 
+from outcrop.storage.cloud_clients import create_bucket
+from outcrop.storage.s3_settings import S3Settings
+
 ACCESS_KEY = "an-access-key-of-tests"
 SECRET_KEY = "a-secret-key-of-tests"
 
 
 class S3Server:
-    """Buckets are directories below `root`. Without `is_open`, requests must be signed."""
+    """Buckets are directories below `root`; requests must be signed."""
 
-    def __init__(self, root: Path, *, is_open: bool = False) -> None:
+    def __init__(self, root: Path) -> None:
         self.root = root
-        self.port = _free_port()
-        self._is_open = is_open
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         root.mkdir(parents=True, exist_ok=True)
 
@@ -39,7 +41,7 @@ class S3Server:
 
     def start(self) -> None:
         """Serve, on the same port as before."""
-        keys = [] if self._is_open else ["--auth-key", f"{ACCESS_KEY},{SECRET_KEY}"]
+        keys = ("--auth-key", f"{ACCESS_KEY},{SECRET_KEY}")
         self._process = subprocess.Popen(
             [_rclone(), "serve", "s3", "--addr", f"127.0.0.1:{self.port}", *keys, str(self.root)],
             stdin=subprocess.DEVNULL,
@@ -55,11 +57,9 @@ class S3Server:
             self._process.wait(timeout=10)
             self._process = None
 
-    def make_bucket(self, name: str) -> Path:
-        """A bucket, as the directory it is."""
-        place = self.root / name
-        place.mkdir()
-        return place
+    def make_bucket(self, name: str, settings_file: Path) -> None:
+        """An empty bucket; the server does not look for directories made behind its back."""
+        assert create_bucket(S3Settings.read(self.write_settings(settings_file, BUCKET=name)))
 
     def write_settings(self, file: Path, *, port: int | None = None, **changes: object) -> Path:
         """An `s3.conf` for this server; `changes` are parameters without their `CVMFS_S3_`."""
@@ -170,7 +170,8 @@ def _rclone() -> str:
     return found
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
         return port

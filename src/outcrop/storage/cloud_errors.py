@@ -16,11 +16,8 @@ from outcrop.storage.errors import (
 
 _CODE: Final = re.compile(r"<Code>\s*([A-Za-z]{1,60})\s*</Code>")
 _STATUS: Final = re.compile(r"status code: (\d{3})")
-_REASON: Final = re.compile(
-    r"(after \d+ retries)|(HTTP error: [^\n]{1,200})|(operation timed out)|"
-    r"(InstanceProfile|instance metadata|credentials?[^\n]{1,100})",
-    re.IGNORECASE,
-)
+_KIND: Final = re.compile(r"\bkind: ([A-Z][a-z]{1,20}),")
+_RETRIES: Final = re.compile(r"after \d+ retries")
 _FULL: Final = {"QuotaExceeded", "InsufficientStorage", "XMinioStorageFull", "AccountQuotaExceeded"}
 _NO_BUCKET: Final = {"NoSuchBucket", "ContainerNotFound", "ContainerBeingDeleted"}
 _DENIED: Final = {"401", "403"}
@@ -72,6 +69,14 @@ def _find(pattern: re.Pattern[str], text: str) -> str:
 
 def _reason(text: str) -> str:
     """What is worth telling of a failure without an answer."""
-    first = text.partition("\n")[0]
-    parts = [match[0] for match in _REASON.finditer(first)]
-    return ", ".join(dict.fromkeys(parts)) or "no usable answer"
+    kind = _find(_KIND, text)
+    reason = _KINDS.get(kind, f"no usable answer ({kind})" if kind else "no usable answer")
+    retries = _RETRIES.search(text)
+    return f"{reason} {retries[0]}" if retries is not None else reason
+
+
+_KINDS: Final = {
+    "Connect": "no connection",
+    "Timeout": "no answer in time",
+    "Interrupted": "the connection was cut",
+}
