@@ -4,6 +4,7 @@ A target returns if the invariant held and raises if not. The errors a parser ma
 are part of the invariant; any other exception is a finding.
 """
 
+import io
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from outcrop.errors import FormatError, OutcropError
 from outcrop.formats.chunking import ChunkSizes, Cutter, cut_marks
 from outcrop.formats.dirtab import Dirtab
 from outcrop.formats.fqrn import check_fqrn
+from outcrop.formats.graft import Graft
 from outcrop.formats.hashes import ContentHash
+from outcrop.formats.id_map import IdMap
 from outcrop.formats.manifest import Breadcrumb, Manifest
 from outcrop.formats.meta_info import parse_meta_info, serialize_meta_info
 from outcrop.formats.parameters import parse_parameters
@@ -22,6 +25,7 @@ from outcrop.formats.signed import SignedText
 from outcrop.formats.timestamps import parse_utc
 from outcrop.formats.whitelist import Whitelist, fingerprint_text, parse_fingerprint
 from outcrop.formats.xattrs import parse_xattrs, serialize_xattrs
+from outcrop.publisher.difflist import parse_diff_list
 from outcrop.trust.blacklist import Blacklist
 from outcrop.trust.keys import Certificate, load_public_keys
 from outcrop.trust.signing import public_key_of
@@ -132,6 +136,31 @@ def parameters(data: bytes) -> None:
         lines = [assignment.line for assignment in found]
         require(lines == sorted(lines), "lines out of order")
         require(not lines or lines[-1] <= data.count(b"\n") + 1, "a line after the last")
+
+
+def graft(data: bytes) -> None:
+    """Parse a graft file, and write it again."""
+    with suppress(FormatError):
+        parsed = Graft.parse(data)
+        require(Graft.parse(parsed.serialize()) == parsed, "another graft")
+        ends = [chunk.offset + chunk.size for chunk in parsed.chunks]
+        require(not ends or ends[-1] == parsed.size, "chunks that are not the file")
+
+
+def diff_list(data: bytes) -> None:
+    """Parse a diff list, either way."""
+    for is_null_separated in (False, True):
+        with suppress(FormatError):
+            listed = parse_diff_list(io.BytesIO(data), is_null_separated=is_null_separated)
+            for path in listed:
+                names = path.split(b"/") if path else []
+                require(not {b"", b".", b".."} & set(names), "a path that leads elsewhere")
+
+
+def id_map(data: bytes) -> None:
+    """Parse a map of owners."""
+    with suppress(FormatError):
+        require(0 <= IdMap.parse(text_of(data)).mapped(7) < 1 << 32, "an impossible number")
 
 
 def dirtab(data: bytes) -> None:
@@ -255,6 +284,27 @@ PURE_TARGETS = {
         "bytes give rules whose matches a pruned walk finds, or FormatError",
         dirtab,
         (b"# x\n/sw/*/*\n! /sw/noarch/*\n! *.git\n/data/[a-c]?\\*\n",),
+    ),
+    "graft": Target(
+        "bytes give a graft that writes as itself, or FormatError",
+        graft,
+        (
+            b"#\nsize=9\nchecksum="
+            + b"0" * 40
+            + b"\nchunk_offsets=0,5\nchunk_checksums="
+            + b"1" * 40
+            + b","
+            + b"2" * 40
+            + b"-shake128\ncompression=none\n",
+        ),
+    ),
+    "diff_list": Target(
+        "bytes give paths below the source, or FormatError",
+        diff_list,
+        (b"A a/b\nM /c/\nD ./d\n. \nplain path\0A x\0",),
+    ),
+    "id_map": Target(
+        "text gives numbers of 32 bits, or FormatError", id_map, (b"# x\n0 1\n* 65534\n",)
     ),
     "utc_time": Target(
         "text gives a time not before 1970, or FormatError", utc_time, (b"2026-11-22T07:43:54Z",)

@@ -5,6 +5,7 @@ signatures, every table, flag, counter, path hash, link count, chunk and object.
 """
 
 import hashlib
+import os
 import sqlite3
 import stat
 import tempfile
@@ -106,6 +107,9 @@ class CatalogFile:
 class Checker:
     """Checks the repository in a directory; `problems` is empty if all is well."""
 
+    external: Path | None = None
+    """Where external data is served from: the tree with their paths."""
+
     def __init__(self, directory: Path, fqrn: str, public_key: bytes) -> None:
         self._directory = directory
         self._fqrn = fqrn
@@ -140,10 +144,15 @@ class Checker:
         """The content of a regular file."""
         entry = self.entries[path]
         if entry.chunks:
-            return b"".join(self._plain(entry, raw, "P") for _, _, raw in entry.chunks)
+            return b"".join(self._plain(entry, raw, "P", at) for *at, raw in entry.chunks)
         return self._plain(entry, entry.row["hash"], "")
 
-    def _plain(self, entry: Entry, raw: bytes, suffix: str) -> bytes:
+    def _plain(
+        self, entry: Entry, raw: bytes, suffix: str, part: tuple[int, int] | None = None
+    ) -> bytes:
+        if entry.flags & 128 and self.external is not None:
+            data = (self.external / os.fsdecode(entry.path[1:])).read_bytes()
+            return data if part is None else data[part[0] : sum(part)]
         stored = self._object(entry.hash_text(raw) + suffix)
         return stored if (entry.flags >> 11) & 7 else zlib.decompress(stored)
 
@@ -354,21 +363,23 @@ class Checker:
 
     def _check_file_entry(self, entry: Entry) -> None:
         path, row = entry.path, entry.row
-        rest = entry.flags & ~((7 << 8) | (7 << 11) | 64)
+        external = 128 if self.external is not None else 0
+        rest = entry.flags & ~((7 << 8) | (7 << 11) | 64 | 0x10000 | external)
         self._expect(rest == 4, f"{path}: flags {entry.flags}")
         algorithm = _ALGORITHMS.index(algorithm_of(self.manifest["C"]))
         self._expect((entry.flags >> 8) & 7 == algorithm, f"{path}: algorithm")
         self._expect(bool(entry.flags & 64) == bool(entry.chunks), f"{path}: chunked or not")
-        self._expect(bool(entry.chunks) != bool(row["hash"]), f"{path}: hash {row['hash']}")
+        self._expect(bool(entry.chunks or row["hash"]), f"{path}: no hash")
         position = 0
         for offset, size, raw in entry.chunks:
             self._expect(offset == position and size > 0, f"{path}: chunk at {offset}")
-            self._expect(len(self._plain(entry, raw, "P")) == size, f"{path}: size of a chunk")
+            found = self._plain(entry, raw, "P", (offset, size))
+            self._expect(len(found) == size, f"{path}: size of a chunk")
             position = offset + size
         if entry.chunks:
             self._expect(len(entry.chunks) > 1, f"{path}: a single chunk")
             self._expect(position == row["size"], f"{path}: chunks end at {position}")
-        else:
+        if row["hash"]:
             self._expect(
                 len(self._plain(entry, row["hash"], "")) == row["size"], f"{path}: size of object"
             )
@@ -428,6 +439,8 @@ class Checker:
                 counted["file_size"] += row["size"]
                 counted["chunked"] += bool(row["flags"] & 64)
                 counted["chunked_size"] += row["size"] if row["flags"] & 64 else 0
+                counted["external"] += bool(row["flags"] & 128)
+                counted["external_file_size"] += row["size"] if row["flags"] & 128 else 0
         for name in _COUNTERS:
             own, subtree = catalog.statistics[f"self_{name}"], catalog.statistics[f"subtree_{name}"]
             self._expect(own == counted[name], f"{where}: self_{name} {own} != {counted[name]}")
