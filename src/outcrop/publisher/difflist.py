@@ -169,7 +169,9 @@ class ListedWalk:
     def _visit(self, directory: bytes, names: list[bytes]) -> Iterator[DirectoryChange]:
         place = _join(self._target, directory)
         source = _join(self._source, directory)
-        own = _directory_stat(source)
+        # Below what became a symlink there may be nothing left but paths that are gone.
+        are_gone = all(self._listed[_join_relative(directory, n)].state == "gone" for n in names)
+        own = _directory_stat(source, may_be_symlink=are_gone)
         exists = self._is_directory(place)
         if not names and exists and directory not in self._listed:
             return  # on the way only
@@ -243,12 +245,12 @@ def _stat(path: bytes) -> os.stat_result | None:
         raise source_error(path, error) from error
 
 
-def _directory_stat(path: bytes) -> os.stat_result | None:
+def _directory_stat(path: bytes, *, may_be_symlink: bool = False) -> os.stat_result | None:
     """A directory's own metadata, `None` where there is none. Raises PathRefused for a symlink."""
     seen = _stat(path)
     if seen is None or stat.S_ISDIR(seen.st_mode):
         return seen
-    if stat.S_ISLNK(seen.st_mode):
+    if stat.S_ISLNK(seen.st_mode) and not may_be_symlink:
         raise PathRefused(
             f"{shown_path(path)} is a symlink: what is behind it is not published",
             hint="list the path that the files really have",

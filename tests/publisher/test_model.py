@@ -1,0 +1,28 @@
+"""Random file-system operations, published by every way: the repository equals the directory.
+
+`make soak` runs many more of these, for as long as one likes.
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from tests.support.model import Model
+
+SEEDS = range(int(os.environ.get("OUTCROP_SOAK", "6")))
+FIRST_SEED = int(os.environ.get("OUTCROP_SOAK_FROM", "1"))
+ROUNDS = 25
+
+
+@pytest.mark.parametrize("number", SEEDS)
+def test_the_repository_follows_the_directory_by_every_way(number: int) -> None:
+    place = Path(tempfile.mkdtemp(prefix="outcrop-test-"))
+    try:
+        model = Model(place, FIRST_SEED + number)
+        model.run(ROUNDS)
+        model.compare_tags()
+        assert model.steps > ROUNDS
+    finally:
+        shutil.rmtree(place)
