@@ -1,16 +1,18 @@
 # Every target sets up what it needs (tools/setup) and works from a clean clone.
 
-.PHONY: help demo test check bench docs docs-commands fuzz clean
+.PHONY: help demo test check bench soak docs docs-commands fuzz clean
 .DEFAULT_GOAL := help
 
 PYTHON := .venv/bin/python
 FUZZ_SECONDS ?= 20
+SOAK ?= 200
 
 help:
 	@echo "make demo    publish a tree, serve it, mount it, run a program from it, show what it cost"
 	@echo "make test    all tests, those with real mounts and servers too"
 	@echo "make check   format, lint, types, import rules, quick tests, documentation: before a commit"
 	@echo "make bench   the measurements of benchmarks/RESULTS.md (BENCH='options')"
+	@echo "make soak    the model test with SOAK ($(SOAK)) other histories of random operations"
 	@echo "make docs    the documentation as HTML, in docs/_build/html"
 	@echo "make docs-commands  docs/reference/commands.md from the help texts"
 	@echo "make fuzz    every parser for FUZZ_SECONDS ($(FUZZ_SECONDS)) seconds"
@@ -36,6 +38,10 @@ check:
 bench:
 	@tools/setup bench
 	$(PYTHON) -m benchmarks $(BENCH)
+
+soak:
+	@tools/setup test
+	OUTCROP_SOAK=$(SOAK) OUTCROP_SOAK_FROM=$$(date +%s) $(PYTHON) -m pytest -q tests/publisher/test_model.py
 
 docs:
 	@tools/setup docs

@@ -11,16 +11,16 @@ from pathlib import Path
 import pytest
 from tests.support.model import Model
 
-SEEDS = range(int(os.environ.get("OUTCROP_SOAK", "6")))
+COUNT = int(os.environ.get("OUTCROP_SOAK", "10"))
 FIRST_SEED = int(os.environ.get("OUTCROP_SOAK_FROM", "1"))
 ROUNDS = 25
 
 
-@pytest.mark.parametrize("number", SEEDS)
-def test_the_repository_follows_the_directory_by_every_way(number: int) -> None:
+@pytest.mark.parametrize("seed", range(FIRST_SEED, FIRST_SEED + COUNT))
+def test_the_repository_follows_the_directory_by_every_way(seed: int) -> None:
     place = Path(tempfile.mkdtemp(prefix="outcrop-test-"))
     try:
-        model = Model(place, FIRST_SEED + number)
+        model = Model(place, seed)
         model.run(ROUNDS)
         model.compare_tags()
         assert model.steps > ROUNDS
