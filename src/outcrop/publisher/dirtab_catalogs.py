@@ -5,14 +5,25 @@ that can match and no others; rules that are as they were only against catalogs 
 """
 
 from outcrop.errors import FormatError
-from outcrop.formats.dirtab import Dirtab
-from outcrop.publisher.markers import CATALOG_MARKER, MarkerWriter
+from outcrop.formats.dirtab import MAX_BYTES, Dirtab
+from outcrop.formats.hashes import ObjectRef
+from outcrop.publisher.markers import CATALOG_MARKER, DIRTAB, MarkerWriter
 from outcrop.repository.editor import VIRTUAL_DIRECTORY, CatalogEditor
 from outcrop.repository.working_catalog import WorkingCatalog
+from outcrop.storage.store import ObjectStore, read_object
 
 _PERMISSIONS = 0o644
 MAX_DEPTH = 4096
 """Deeper than any path the kernel could name."""
+
+
+def read_rules(editor: CatalogEditor, store: ObjectStore) -> bytes:
+    """The `.cvmfsdirtab` that a revision has in its root; none if that is external."""
+    entry = editor.find(b"/" + DIRTAB)
+    if entry is None or entry.content is None or entry.size > MAX_BYTES or entry.is_external:
+        return b""
+    ref = ObjectRef(entry.content, compression=entry.compression, size=entry.size)
+    return read_object(store, ref, limit=MAX_BYTES)
 
 
 def apply_dirtab(markers: MarkerWriter, dirtab: Dirtab, *, is_new: bool) -> list[bytes]:

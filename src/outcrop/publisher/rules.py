@@ -5,18 +5,26 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
-from outcrop.formats.dirtab import MAX_BYTES as MAX_DIRTAB_BYTES
 from outcrop.formats.dirtab import Dirtab
-from outcrop.formats.hashes import ObjectRef
+from outcrop.publisher.dirtab_catalogs import read_rules
 from outcrop.publisher.errors import LimitExceeded, PathRefused
+from outcrop.publisher.markers import AUTO_MARKER, CATALOG_MARKER, DIRTAB
 from outcrop.publisher.options import PublishOptions
 from outcrop.publisher.scan import SourceEntry
 from outcrop.publisher.session import PublishSession
-from outcrop.storage.store import read_object
+from outcrop.repository.editor import VIRTUAL_DIRECTORY
 
-DIRTAB = b".cvmfsdirtab"
-CATALOG_MARKER = b".cvmfscatalog"
-VIRTUAL_DIRECTORY = b"/.cvmfs"
+__all__ = [
+    "AUTO_MARKER",
+    "CATALOG_MARKER",
+    "DIRTAB",
+    "GRAFT_PREFIX",
+    "VIRTUAL_DIRECTORY",
+    "SyncRules",
+    "read_dirtab",
+    "shown_path",
+]
+
 GRAFT_PREFIX = b".cvmfsgraft-"
 
 
@@ -81,13 +89,7 @@ class SyncRules:
 
 def read_dirtab(session: PublishSession) -> bytes:
     """The `.cvmfsdirtab` that the revision so far has in its root; none if that is external."""
-    entry = session.editor.find(b"/" + DIRTAB)
-    if entry is None or entry.content is None or entry.size > MAX_DIRTAB_BYTES:
-        return b""
-    if entry.is_external:
-        return b""
-    ref = ObjectRef(entry.content, compression=entry.compression, size=entry.size)
-    return read_object(session.store, ref, limit=MAX_DIRTAB_BYTES)
+    return read_rules(session.editor, session.store)
 
 
 def shown_path(path: bytes) -> str:

@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from outcrop.formats.catalog import DirectoryEntry, NestedCatalog
 from outcrop.formats.hashes import ContentHash, ObjectRef, Suffix
 from outcrop.publisher.branches import (
     Checkout,
@@ -29,10 +30,13 @@ from outcrop.publisher.errors import (
     PublisherSettingsError,
     ScratchFull,
 )
+from outcrop.publisher.finishing import dirtab_entry, finish_content
 from outcrop.publisher.lock import publishing_lock
+from outcrop.publisher.markers import MarkerWriter
 from outcrop.publisher.pipeline import Pipeline
 from outcrop.publisher.rehearsal import RehearsalStore, RehearsalWriter
 from outcrop.publisher.settings import StratumZeroSettings
+from outcrop.publisher.virtual_directory import VirtualDirectoryWriter
 from outcrop.repository.commit import (
     Commit,
     NewTag,
@@ -82,6 +86,7 @@ class PublishSession:
     started_at_ns: int
     warnings: list[str]
     checkout: Checkout | None = None
+    dirtab_before: DirectoryEntry | None = None
 
     @property
     def store(self) -> WritableStore:
@@ -108,6 +113,10 @@ class PublishSession:
         LimitExceeded, StorageError.
         """
         number = revision if revision is not None else self._next_revision()
+        markers = MarkerWriter(
+            self.editor, self.commit.writer, self.pipeline.compression, self.commit.now
+        )
+        self.warnings += finish_content(markers, self.settings, dirtab_before=self.dirtab_before)
         with ThreadPoolExecutor(workers) as executor:
             catalogs = store_catalogs(
                 self.editor,
@@ -124,10 +133,12 @@ class PublishSession:
             self.base.manifest,
             ttl=self.settings.ttl_seconds,
             garbage_collectable=self.settings.garbage_collection,
+            has_alternative_paths=self.settings.alternative_paths,
             micro_catalog=None,  # it would be of the revision before
         )
         trusted = self.commit.sign(template, catalogs.root, number, tags, removed_tags=removed_tags)
-        return Published(trusted, catalogs, number)
+        root = NestedCatalog(b"", trusted.manifest.root_catalog, trusted.manifest.catalog_size)
+        return Published(trusted, replace(catalogs, root=root), trusted.manifest.revision)
 
     def _next_revision(self) -> int:
         if self.checkout is not None:
@@ -218,6 +229,7 @@ def open_session(
             started_at_ns=started_at_ns,
             warnings=[],
             checkout=checkout,
+            dirtab_before=dirtab_entry(editor),
         )
 
 
@@ -286,6 +298,9 @@ def _prepare_commit(
         whitelist=base.whitelist,
         base=base,
         now=now,
+        follow_up=(
+            VirtualDirectoryWriter(writer, scratch, now) if settings.virtual_directory else None
+        ),
     )
     commit.check_signing()
     return commit, base
