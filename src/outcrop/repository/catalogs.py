@@ -33,6 +33,8 @@ MAX_CATALOG_BYTES = 4 << 30
 MAX_OPEN_CATALOGS = 256
 """Nested catalogs kept open by one tree; the least recently used are closed beyond that."""
 
+_ROWS_AT_ONCE = 256
+
 _TABLES = ("properties", "catalog", "chunks", "nested_catalogs")
 
 
@@ -132,6 +134,27 @@ class Catalog:
         )
         return [DirectoryEntry.from_row(row) for row in rows]
 
+    def iter_rows(self, directory: bytes) -> Iterator[tuple[Any, ...]]:
+        """The entries of a directory by name, as `DirectoryEntry.from_row` takes them.
+
+        They come as they are needed, however many there are. Raises FormatError.
+        """
+        sql = (
+            f"SELECT {self._select_list} FROM catalog WHERE parent_1 = ? AND parent_2 = ? "
+            "ORDER BY name"
+        )
+        try:
+            with self._lock:
+                cursor = self._database.execute(sql, path_hash(self.stored_path(directory)))
+            while True:
+                with self._lock:
+                    rows = cursor.fetchmany(_ROWS_AT_ONCE)
+                if not rows:
+                    return
+                yield from rows
+        except (sqlite3.Error, OverflowError) as error:
+            raise FormatError(f"catalog {self.hash}: {error}") from error
+
     def chunks(self, path: bytes, algorithm: HashAlgorithm) -> list[Chunk]:
         """The chunks of a file in order; empty for a file that is one object.
 
@@ -227,15 +250,14 @@ class CatalogTree:
         self._loaded: OrderedDict[bytes, Catalog] = OrderedDict()
         open_before = previous.loaded if previous is not None else ()
         self._known = {(c.hash, c.mountpoint): c for c in open_before}
-        self.root = self._open(root.hash, root.size or 0, b"")
+        self.root = self._open(root, b"")
 
-    def _open(self, content_hash: ContentHash, size: int, mountpoint: bytes) -> Catalog:
-        known = self._known.pop((content_hash, mountpoint), None)
+    def _open(self, ref: ObjectRef, mountpoint: bytes) -> Catalog:
+        known = self._known.pop((ref.hash, mountpoint), None)
         if known is not None:
             return known
-        ref = ObjectRef(content_hash, Suffix.CATALOG, size=size or None)
         fd = self._opener.open_object(ref, pin=True, limit=MAX_CATALOG_BYTES)
-        return Catalog(fd, content_hash, mountpoint)
+        return Catalog(fd, ref.hash, mountpoint)
 
     def holding(self, path: bytes) -> Catalog:
         """The catalog with the row of `path`; of a nested catalog's mountpoint, the parent."""
@@ -261,7 +283,8 @@ class CatalogTree:
                 self._loaded.move_to_end(mountpoint)
                 return found
         nested = parent.nested[mountpoint]
-        child = self._open(nested.hash, nested.size, mountpoint)
+        ref = ObjectRef(nested.hash, Suffix.CATALOG, size=nested.size or None)
+        child = self._open(ref, mountpoint)
         inner = parent.find(mountpoint)
         is_bind = inner is not None and inner.is_bind_mountpoint
         if not is_bind and child.root_prefix != parent.stored_path(mountpoint):
