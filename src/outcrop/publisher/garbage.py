@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,8 +13,10 @@ from outcrop.formats.dates import parse_date
 from outcrop.publisher.errors import PublisherSettingsError
 from outcrop.publisher.lock import collecting_lock, publishing_lock
 from outcrop.publisher.options import Tell, say_nothing
+from outcrop.publisher.recording import record_collection
 from outcrop.publisher.session import default_workers, local_errors, scratch_directory
 from outcrop.publisher.settings import StratumZeroSettings
+from outcrop.publisher.statistics import GarbageStatistics
 from outcrop.publisher.upkeep import StratumZeroSource
 from outcrop.repository.collect import Collected, CollectOptions, Log, collect
 from outcrop.repository.mark import Keep
@@ -21,6 +24,8 @@ from outcrop.storage.errors import ObjectNotFound
 from outcrop.storage.local import LocalStore
 from outcrop.storage.locations import Locations
 from outcrop.storage.store import WritableStore, read_file
+
+_log = logging.getLogger(__name__)
 
 STATUS = ".cvmfs_status.json"
 DEFAULT_TIMESPAN = "3 days ago"
@@ -120,6 +125,8 @@ def collect_garbage(
             if isinstance(opened.store, LocalStore):
                 leftovers = opened.store.remove_leftovers()
             _remember(opened.store, now)
+            for problem in _record(settings, opened.store, collected, now, begun):
+                _log.warning("%s", problem)
     return GarbageResult(
         fqrn=fqrn,
         dry_run=options.dry_run,
@@ -127,6 +134,26 @@ def collect_garbage(
         collected=collected,
         leftovers=leftovers,
     )
+
+
+def _record(
+    settings: StratumZeroSettings,
+    store: WritableStore,
+    collected: Collected,
+    now: int,
+    begun: float,
+) -> list[str]:
+    """Put a collection into the statistics database. Returns warnings."""
+    measured = collected.condemned_bytes if settings.extended_gc_statistics else None
+    statistics = GarbageStatistics(
+        n_preserved_catalogs=collected.preserved_catalogs,
+        n_condemned_catalogs=collected.condemned_catalogs,
+        n_condemned_objects=collected.objects,
+        sz_condemned_bytes=measured,
+        n_duplicate_delete_requests=collected.repeated,
+    )
+    seconds = time.monotonic() - begun
+    return record_collection(settings, store, statistics, started_at=now, seconds=seconds)
 
 
 def maybe_collect(

@@ -18,6 +18,7 @@ from outcrop.publisher.compression import CompressionChoice
 from outcrop.publisher.difflist import ListedPath
 from outcrop.publisher.errors import PathRefused
 from outcrop.publisher.options import PublishOptions, Tell, say_nothing
+from outcrop.publisher.recording import recording
 from outcrop.publisher.scan import Owners
 from outcrop.publisher.session import Published, PublishSession, default_workers, open_session
 from outcrop.publisher.source import SourceDirectory
@@ -101,12 +102,14 @@ def publish_changes(
         check_base(session, options)
         tags, removed_tags = tags_for_publish(session, wanted)
         before = session.editor.root.base_total
-        counts = apply(session, tell)
-        tell("catalogs", 0, None)
-        published = session.publish(
-            tags, workers=workers, revision=options.revision, removed_tags=removed_tags
-        )
-        counts.settle(before, published.catalogs.statistics.total)
+        with recording(session, is_kept=not options.dry_run) as kept:
+            counts = apply(session, tell)
+            tell("catalogs", 0, None)
+            published = session.publish(
+                tags, workers=workers, revision=options.revision, removed_tags=removed_tags
+            )
+            counts.settle(before, published.catalogs.statistics.total)
+            kept.finish(counts, published, session.commit.writer.tally)
         if on_published is not None and not options.dry_run:
             on_published(published)
     return PublishResult(

@@ -1,6 +1,8 @@
 """Storing objects: compress, hash the result, write it under that hash if it is new."""
 
+import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from outcrop.formats.hashes import (
@@ -23,6 +25,30 @@ class StoredObject(NamedTuple):
     new_bytes: int
 
 
+@dataclass(slots=True)
+class ObjectTally:
+    """How many objects a writer was given, and what the store grew by.
+
+    Contents are files and chunks: `new_contents` were stored, `known_contents` were there.
+    """
+
+    new_contents: int = 0
+    known_contents: int = 0
+    content_bytes: int = 0
+    catalog_bytes: int = 0
+
+    def count(self, suffix: Suffix, new_bytes: int) -> None:
+        """Take one more; 0 bytes: it was there."""
+        if suffix is Suffix.CATALOG:
+            self.catalog_bytes += new_bytes
+        elif suffix in (Suffix.FILE, Suffix.CHUNK):
+            self.content_bytes += new_bytes
+            if new_bytes:
+                self.new_contents += 1
+            else:
+                self.known_contents += 1
+
+
 class ObjectWriter:
     """Puts objects into a store. Safe to use from several threads."""
 
@@ -31,7 +57,9 @@ class ObjectWriter:
     ) -> None:
         self.store = store
         self.algorithm = algorithm
+        self.tally = ObjectTally()
         self._compressor = compressor
+        self._lock = threading.Lock()
 
     def put(
         self,
@@ -43,10 +71,13 @@ class ObjectWriter:
         stored = self._pack(plain, compression)
         content_hash = ContentHash.of(stored, self.algorithm)
         name = f"data/{hash_file_name(content_hash)}{suffix.value}"
-        if self._has(name, stored):
-            return StoredObject(content_hash, 0)
-        self.store.write(name, stored)
-        return StoredObject(content_hash, len(stored))
+        new_bytes = 0
+        if not self._has(name, stored):
+            self.store.write(name, stored)
+            new_bytes = len(stored)
+        with self._lock:
+            self.tally.count(suffix, new_bytes)
+        return StoredObject(content_hash, new_bytes)
 
     def identify(self, plain: bytes, compression: Compression = Compression.ZLIB) -> ContentHash:
         """The name of an object that is kept somewhere else; nothing is stored."""
