@@ -176,7 +176,8 @@ class ObjectRef:
     tells it: the fetched object must have exactly that many. `None`: unknown, the reader's own
     limit applies. `url_path` is set for external data only: where the bytes are below the
     external host (escaped by the fetcher), and then `offset`, if not `None`, is the position of
-    these `size` bytes in that file (spec 24).
+    these `size` bytes in that file (spec 24). `is_shortcut`: it is
+    asked for by the name that repositories with alternative catalog paths have for it.
     """
 
     hash: ContentHash
@@ -185,8 +186,11 @@ class ObjectRef:
     size: int | None = None
     url_path: bytes | None = None
     offset: int | None = None
+    is_shortcut: bool = False
 
     @property
     def path(self) -> str:
         """`data/XX/REST` with textual suffix and suffix letter, below the repository's URL."""
+        if self.is_shortcut:
+            return f".cvmfsalt-{self.hash}{self.suffix.value}"
         return f"data/{hash_file_name(self.hash)}{self.suffix.value}"

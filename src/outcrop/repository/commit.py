@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 
-from outcrop.errors import FormatError
 from outcrop.formats.catalog import NestedCatalog, Statistics
 from outcrop.formats.hashes import ContentHash, ObjectRef, Suffix
 from outcrop.formats.history import TRUNK, Tag
@@ -19,6 +18,7 @@ from outcrop.repository.editor import CatalogEditor
 from outcrop.repository.errors import RevisionConflict
 from outcrop.repository.object_writer import ObjectWriter
 from outcrop.repository.reflog import Reflog
+from outcrop.repository.shortcuts import make_shortcuts
 from outcrop.repository.tag_database import TagDatabase
 from outcrop.repository.working_catalog import WorkingCatalog
 from outcrop.storage.errors import FileChanged
@@ -186,6 +186,8 @@ class Commit:
                 reflog=self.reflog.add(refs),
             )
         )
+        if trusted.manifest.has_alternative_paths:
+            make_shortcuts(self.writer.store, trusted.manifest)
         self._replace_manifest(trusted)
         return trusted
 
@@ -216,10 +218,6 @@ class Commit:
 
     def _sign(self, manifest: Manifest) -> TrustedManifest:
         """Sign, and look at the result as a client would."""
-        if manifest.has_alternative_paths:
-            raise FormatError(
-                f"{manifest.fqrn}: a repository with alternative catalog paths cannot be written to"
-            )
         data = sign_manifest(manifest, self.keys.repository_key_pem, self.writer.algorithm)
         return verify_manifest(
             data,

@@ -15,6 +15,7 @@ from outcrop.formats.hashes import ContentHash, ObjectRef, Suffix
 from outcrop.formats.manifest import Breadcrumb, Manifest
 from outcrop.repository.catalogs import CatalogTree
 from outcrop.repository.history import History, read_history
+from outcrop.repository.shortcuts import with_shortcut
 from outcrop.repository.tree import Revision
 from outcrop.storage.errors import StorageError
 from outcrop.storage.store import ObjectOpener, ObjectStore, read_file
@@ -84,7 +85,9 @@ class RepositorySource:
         certificate = b""
         if pointer.certificate is not None:
             ref = ObjectRef(pointer.certificate, Suffix.CERTIFICATE)
-            certificate = self._read_small(ref, MAX_CERTIFICATE_BYTES)
+            certificate = with_shortcut(
+                ref, pointer, lambda ref: self._read_small(ref, MAX_CERTIFICATE_BYTES)
+            )
         whitelist = verify_whitelist(
             read_file(self.store, ".cvmfswhitelist", limit=MAX_WHITELIST_BYTES),
             master_keys=self.public_keys,
@@ -134,8 +137,9 @@ class RepositorySource:
         """Open the revision a verified manifest points at, and remember having seen it."""
         manifest = trusted.manifest
         root = ObjectRef(manifest.root_catalog, Suffix.CATALOG, size=manifest.catalog_size or None)
-        catalogs = CatalogTree(
-            self.opener, root, previous=previous.catalogs if previous is not None else None
+        before = previous.catalogs if previous is not None else None
+        catalogs = with_shortcut(
+            root, manifest, lambda ref: CatalogTree(self.opener, ref, previous=before)
         )
         self._remember(manifest)
         return Revision(self.fqrn, self.opener, catalogs, trusted)

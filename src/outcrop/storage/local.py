@@ -76,6 +76,16 @@ class LocalStore:
             _remove_file(temporary)
             raise write_error(error, place) from error
 
+    def link(self, name: str, target: str) -> None:
+        """Make a file another name of one in the same directory or below. Raises StorageError."""
+        place = self._prefix + check_name(name)
+        try:
+            Path(place).symlink_to(check_name(target))
+        except FileExistsError:
+            return
+        except OSError as error:
+            raise write_error(error, place) from error
+
     def replace(self, name: str, data: bytes, expected: bytes | None) -> None:
         """Put a file where `expected` is what is there now. Raises FileChanged.
 
