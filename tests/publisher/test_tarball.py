@@ -19,7 +19,7 @@ from tests.support.materialized import tree_in_repository, tree_on_disk
 from tests.support.stratum_zero import StratumZero, options_from
 from tests.support.tars import COMPRESSORS, END, extended, gnu_tar, header, member, pack
 
-from outcrop.errors import OutcropError
+from outcrop.errors import FormatError, OutcropError
 from outcrop.formats.hashes import ObjectRef, Suffix
 from outcrop.publisher import tar_tree
 from outcrop.publisher.errors import (
@@ -27,7 +27,6 @@ from outcrop.publisher.errors import (
     LimitExceeded,
     MemberRefused,
     PathRefused,
-    PublishError,
     PublisherSettingsError,
     ScratchFull,
 )
@@ -528,7 +527,8 @@ def test_what_cannot_be_deleted(world: StratumZero, path: bytes) -> None:
         (header(b"s", kind=b"2", link=b"x")
          + header(b"d/.cvmfscatalog", kind=b"1", link=b"s"), MemberRefused, "must be a regular"),
         (header(b".cvmfsdirtab", kind=b"2", link=b"x"), MemberRefused, "must be a regular file"),
-        (member(b".cvmfsgraft-x", b"size=1"), MemberRefused, "member .cvmfsgraft-x: graft files"),
+        (member(b".cvmfsgraft-x", b"size=1"), FormatError, "member .cvmfsgraft-x: graft"),
+        (header(b".cvmfsgraft-x", kind=b"2", link=b"x"), MemberRefused, "must be a regular file"),
         (member(b"."), MemberRefused, "member .: the place of all members must be a directory"),
         (extended([(b"path", b"n" * 256)]) + member(b"x"), MemberRefused, "longer than 255"),
         (header(b"l", kind=b"2", link=b"/etc") + member(b"l/passwd"), MemberRefused,
@@ -543,7 +543,7 @@ def test_what_cannot_be_deleted(world: StratumZero, path: bytes) -> None:
     ],
 )  # fmt: skip
 def test_hostile_archives(
-    world: StratumZero, archive: bytes, error: type[PublishError], message: str
+    world: StratumZero, archive: bytes, error: type[OutcropError], message: str
 ) -> None:
     ingest(world, header(b"link", kind=b"2", link=b"/") + member(b"f") + END, to=b"/t")
     before = tree(world)
@@ -580,7 +580,9 @@ def test_a_place_below_a_file(world: StratumZero) -> None:
 def test_external_data_is_hashed_and_not_stored(tmp_path: Path, world: StratumZero) -> None:
     data = os.urandom(9000)
     before = set(world.store.iter_names("data/"))
-    result = ingest(world, member(b"f", data) + END, external=True)
+    with pytest.raises(PathRefused, match="member f: external data in chunks"):
+        ingest(world, member(b"f", data) + END, external=True)
+    result = ingest(world, member(b"f", data) + END, external=True, compression_choice="none")
     assert result.bytes_stored < 5000
     new = set(world.store.iter_names("data/")) - before
     assert all(name[-1] in "CHXM" for name in new)
@@ -589,6 +591,23 @@ def test_external_data_is_hashed_and_not_stored(tmp_path: Path, world: StratumZe
         entry = editor.get(b"/f")
         assert entry.is_external
         assert sum(chunk.size for chunk in editor.chunks(b"/f", entry)) == 9000
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_graft_files_say_what_the_file_beside_them_holds(
+    world: StratumZero, is_first: bool
+) -> None:
+    ingest(world, member(b"real", b"content") + END)
+    digest = world.checked().entries[b"/real"].row["hash"].hex().encode()
+    text = b"size=7\ncompression=zlib\nchecksum=" + digest
+    members = [member(b"d/.cvmfsgraft-f", text), member(b"d/f", mode=b"0000755\0")]
+    archive = b"".join(members if is_first else reversed(members))
+    result = ingest(world, archive + member(b".cvmfsgraft-none", text) + END)
+    checker = world.checked()
+    assert checker.read(b"/d/f") == b"content"
+    assert checker.entries[b"/d/f"].row["mode"] == 0o100755
+    assert names(world) == {b"/real", b"/d", b"/d/f"}
+    assert result.warnings == ("/none has a graft file, but is no file",)
 
 
 def test_a_dry_run_tells_and_leaves_all_as_it_was(world: StratumZero) -> None:

@@ -214,9 +214,12 @@ class MemberTree:
         """Write rows into a directory: those that differ from what is there."""
         is_fresh = self._editor.listing(directory).is_empty(directory)
         different = []
-        for entry, chunks in edits:
+        for new, chunks in edits:
+            entry = new
             path = directory + b"/" + entry.name
             before = None if is_fresh else self._editor.find(path)
+            if before is not None and before.is_direct_io and entry.is_regular:
+                entry = replace(entry, is_direct_io=True)  # nothing else says so
             if before == entry and self._editor.chunks(path, entry) == list(chunks):
                 continue
             different.append((entry, chunks))

@@ -9,13 +9,16 @@ import os
 import pwd
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import BinaryIO, Final, Self
 
+from outcrop.errors import FormatError
 from outcrop.formats.catalog import DirectoryEntry
 from outcrop.formats.dirtab import MAX_BYTES as MAX_DIRTAB_BYTES
 from outcrop.formats.dirtab import Dirtab
+from outcrop.formats.graft import Graft
+from outcrop.formats.hashes import Compression
 from outcrop.formats.xattrs import (
     MAX_ATTRIBUTES,
     MAX_NAME_BYTES,
@@ -24,7 +27,12 @@ from outcrop.formats.xattrs import (
 )
 from outcrop.publisher.counts import ChangeCounts
 from outcrop.publisher.dirtab_catalogs import apply_dirtab
-from outcrop.publisher.errors import MemberRefused, PathRefused, PublisherSettingsError
+from outcrop.publisher.errors import (
+    LimitExceeded,
+    MemberRefused,
+    PathRefused,
+    PublisherSettingsError,
+)
 from outcrop.publisher.markers import MarkerWriter
 from outcrop.publisher.options import PublishOptions, Tell
 from outcrop.publisher.pipeline import FileContent, FileJob
@@ -47,6 +55,7 @@ from outcrop.storage.locations import Locations
 from outcrop.storage.store import WritableStore
 
 _IN_MEMORY_BYTES: Final = 1 << 20
+_MAX_GRAFT_BYTES: Final = 256 << 20
 _MAX_WARNINGS: Final = 1000
 _KERNEL_ATTRIBUTES: Final = (b"trusted.overlay.", b"user.overlay.", b"system.nfs4_acl")
 
@@ -127,6 +136,8 @@ class TarballIngest:
         self._owner = owner
         self._rules = SyncRules.of(session, options, Dirtab.parse(read_dirtab(session)))
         self._new_dirtab: Dirtab | None = None
+        self._grafts: dict[bytes, Graft] = {}
+        self._graft_bytes = 0
         self.counts = ChangeCounts(on_change=options.on_change)
         self._tree = MemberTree(session, self._rules, self.counts, uid=owner.uid, gid=owner.gid)
 
@@ -151,6 +162,7 @@ class TarballIngest:
         if nest_target:
             self._tree.nest(self._target, markers)
         self._tree.settle()
+        self._apply_grafts()
         dirtab = self._new_dirtab or self._rules.dirtab
         apply_dirtab(markers, dirtab, is_new=self._new_dirtab is not None)
         return self.counts
@@ -169,6 +181,8 @@ class TarballIngest:
         self._check_name(member, path)
         if member.is_hard_link:
             self._tree.link(path, self._place(member, member.link))
+        elif kind == stat.S_IFREG and path.rpartition(b"/")[2].startswith(GRAFT_PREFIX):
+            self._add_graft(member, path, reader)
         elif kind == stat.S_IFREG:
             self._add_file(member, path, reader)
         elif kind == stat.S_IFLNK or self._rules.keeps_specials:
@@ -200,11 +214,37 @@ class TarballIngest:
             raise MemberRefused(f"{member.shown} {what}")
         if path == b"/" + DIRTAB and (not stat.S_ISREG(member.mode) or member.is_hard_link):
             raise MemberRefused(f"{member.shown} must be a regular file")
-        if name.startswith(GRAFT_PREFIX):
-            raise MemberRefused(
-                f"{member.shown}: graft files are not taken from archives",
-                hint="unpack the archive and publish the directory",
+        if name.startswith(GRAFT_PREFIX) and (not stat.S_ISREG(member.mode) or member.is_hard_link):
+            raise MemberRefused(f"{member.shown} must be a regular file")
+
+    def _add_graft(self, member: TarMember, path: bytes, reader: TarReader) -> None:
+        """A graft file is no entry: it says what the file beside it holds."""
+        self._graft_bytes += member.size
+        if self._graft_bytes > _MAX_GRAFT_BYTES:
+            raise LimitExceeded(
+                f"{member.shown}: graft files of more than {_MAX_GRAFT_BYTES} bytes"
             )
+        try:
+            graft = Graft.parse(reader.read(member))
+        except FormatError as error:
+            raise FormatError(f"{member.shown}: {error}", hint="nothing was published") from error
+        directory, _, name = path.rpartition(b"/")
+        self._grafts[directory + b"/" + name.removeprefix(GRAFT_PREFIX)] = graft
+
+    def _apply_grafts(self) -> None:
+        """Give grafted files their content, now that all of them are there."""
+        editor = self._session.editor
+        for path, graft in self._grafts.items():
+            entry = editor.find(path)
+            if entry is None or not entry.is_regular:
+                self._warn(f"{shown_path(path)} has a graft file, but is no file")
+                continue
+            grafted = replace(
+                entry, size=graft.size, content=graft.checksum, algorithm=graft.algorithm,
+                compression=graft.compression, is_chunked=bool(graft.chunks),
+                is_external=self._rules.is_external, nlink=1, hardlink_group=0,
+            )  # fmt: skip
+            editor.put(path.rpartition(b"/")[0], [(grafted, graft.chunks)])
 
     def _add_file(self, member: TarMember, path: bytes, reader: TarReader) -> None:
         warning = self._rules.size_warning(path, member.size)
@@ -230,6 +270,12 @@ class TarballIngest:
     def _end_file(self, member: TarMember, path: bytes, number: int, content: FileContent) -> None:
         self.counts.bytes_read += member.size
         self.counts.bytes_stored += content.new_bytes
+        is_external = self._rules.is_external
+        if is_external and content.chunks and content.compression is not Compression.NONE:
+            raise PathRefused(
+                f"{member.shown}: external data in chunks cannot be compressed",
+                hint="publish with the compression none, or set CVMFS_USE_FILE_CHUNKING=false",
+            )
         entry = DirectoryEntry(
             name=path.rpartition(b"/")[2],
             mode=member.mode,
@@ -243,7 +289,7 @@ class TarballIngest:
             compression=content.compression,
             xattrs=self._xattrs(member) if member.xattrs else None,
             is_chunked=bool(content.chunks),
-            is_external=self._rules.is_external,
+            is_external=is_external,
         )
         self._tree.end_file(path, number, entry, content.chunks)
 
