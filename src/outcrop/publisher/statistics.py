@@ -148,8 +148,8 @@ def merge(files: Iterable[Path], merged: Path) -> int:
     with _open(merged, names.pop()) as database:
         for kind, table in TABLES.items():
             columns = ("start_time", "finish_time", *_COLUMNS[kind], "success")
-            found = {row for file in sources for row in _rows_of(file, kind, columns)}
-            rows = sorted(found, key=lambda row: str(row[0]))
+            found = (row for file in sources for row in _rows_of(file, kind, columns))
+            rows = sorted(dict.fromkeys(found), key=lambda row: str(row[0]))
             database.executemany(
                 f"INSERT INTO {table} ({', '.join(columns)}) "
                 f"VALUES ({', '.join('?' * len(columns))})",
