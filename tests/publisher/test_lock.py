@@ -91,3 +91,20 @@ def test_a_check_and_a_collection_exclude_each_other_but_not_a_publish(tmp_path:
 def test_what_fails_under_a_lock_is_not_taken_for_the_lock(tmp_path: Path) -> None:
     with pytest.raises(PublishInProgress, match="mine"), collecting_lock(tmp_path, FQRN):
         raise PublishInProgress("mine")
+
+
+def test_a_process_forked_off_holds_no_lock_longer_than_its_parent(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    with publishing_lock(tmp_path, FQRN):
+        child = os.fork()
+        if child == 0:
+            os.read(reader, 1)
+            os._exit(0)
+    try:
+        with publishing_lock(tmp_path, FQRN):
+            pass
+    finally:
+        os.write(writer, b"x")
+        os.waitpid(child, 0)
+        os.close(reader)
+        os.close(writer)

@@ -32,6 +32,7 @@ outcrop publish software.example.org --from build/
 outcrop publish software.example.org --from dist/ --to /v1.0 -a v1.0 -m "First release"
 outcrop publish software.example.org --from build/ --diff changed.txt --base 41
 outcrop publish software.example.org --from-tar layer.tar.gz --to /layers/1 --dry-run
+outcrop publish software.example.org
 """,
 )
 @click.argument("fqrn", callback=checked(check_fqrn))
@@ -100,6 +101,8 @@ outcrop publish software.example.org --from-tar layer.tar.gz --to /layers/1 --dr
 )
 @click.option("-n", "--revision", type=click.IntRange(min=1), metavar="N",
               help="The number of the new revision.  [default: the next one]")  # fmt: skip
+@click.option("-f", "--force", is_flag=True,
+              help="Publish a transaction even while files of it are written.")  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @click.option("-d", "--print-changes", is_flag=True, help="Print the paths that change.")
 @click.option("-t", "--wait", type=click.FloatRange(min=0), metavar="SECONDS", default=0.0,
@@ -126,6 +129,8 @@ def command(session: Session, /, fqrn: str, print_changes: bool, **given: Any) -
     /PATH. Files that did not change since the last publish from DIR are not read again; with
     --diff only what is listed is looked at. Readers see the old revision until the new one is
     complete; a publish that is interrupted leaves nothing behind that anybody sees.
+
+    With neither, the open transaction of FQRN is published: see `outcrop transaction`.
     """
     _check_combination(given)
     changes: list[dict[str, str]] = []
@@ -179,13 +184,31 @@ def _publish(
                 progress=update,
             )  # fmt: skip
     if given["source"] is None:
-        raise click.UsageError("give --from DIR or --from-tar FILE")
+        return publish_open_transaction(session, fqrn, options, update, force=given["force"])
     return publish_directory(
         session.locations, fqrn, source=given["source"], to=to,
         listed=_listed(given["diff"], is_null_separated=given["null"]),
         is_shallow=given["shallow"], owners=_owners(given), options=options, now=session.now,
         progress=update,
     )  # fmt: skip
+
+
+def publish_open_transaction(
+    session: Session, fqrn: str, options: PublishOptions, update: Update, *, force: bool
+) -> PublishResult:
+    """Publish what was changed in place. Raises UsageError where nothing was begun."""
+    from outcrop.cli.transactions import PinnedMounts
+    from outcrop.publisher.errors import NoTransaction
+    from outcrop.publisher.transaction import publish_transaction
+
+    try:
+        return publish_transaction(
+            session.locations, fqrn, mounter=PinnedMounts(session, fqrn), options=options,
+            now=session.now, progress=update, force=force,
+        )  # fmt: skip
+    except NoTransaction as error:
+        error.hint = f"give --from DIR or --from-tar FILE, or begin: outcrop transaction {fqrn}"
+        raise
 
 
 def _check_combination(given: dict[str, Any]) -> None:

@@ -99,12 +99,33 @@ def _locked(file: Path, fqrn: str) -> Iterator[int]:
                 f"{fqrn}: {_owner(fd)} is changing the repository",
                 hint="wait until it has finished, and try again",
             ) from None
+        _held.add(fd)
         os.ftruncate(fd, 0)
         os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-        yield fd
-        os.ftruncate(fd, 0)
+        try:
+            yield fd
+        finally:
+            os.ftruncate(fd, 0)
+            fcntl.flock(fd, fcntl.LOCK_UN)  # also of a copy that a fork has not closed yet
     finally:
+        _held.discard(fd)
         os.close(fd)
+
+
+_held: set[int] = set()
+
+
+def _let_go() -> None:
+    """A process forked off (a mount server, for example) is not to hold our locks beyond our end.
+
+    Nothing of ours is unwound there: such a process ends without.
+    """
+    for fd in _held:
+        os.close(fd)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def _transaction_open(fqrn: str) -> TransactionOpen:

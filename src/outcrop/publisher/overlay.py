@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from outcrop.formats.catalog import Chunk, DirectoryEntry
 from outcrop.publisher.changes import VIRTUAL_DIRECTORY, DirectoryChange
 from outcrop.publisher.errors import PathRefused, SourceUnreadable
+from outcrop.publisher.options import OnChange
 from outcrop.publisher.rules import shown_path
 from outcrop.publisher.scan import SourceEntry, scan_directory, source_error
 from outcrop.publisher.upper_attributes import UpperAttributes
@@ -85,14 +86,18 @@ class UpperDirectory:
         self._moved_files: dict[bytes, tuple[DirectoryEntry, Sequence[Chunk]]] = {}
         self._covering: dict[bytes, list[bytes]] = {}  # the directories that cover one of the base
 
-    def changes(self) -> Iterator[UpperChange]:
+    def changes(self, *, on_change: OnChange | None = None) -> Iterator[UpperChange]:
         """The changed directories, parents first; each must be applied before the next is asked.
 
-        Directories that were moved are moved in the editor. Raises PathRefused, SourceUnreadable,
+        Directories that were moved are moved in the editor, which `on_change` is told of. Raises PathRefused, SourceUnreadable,
         SourceChanged.
         """
         self._plan()
         self._move()
+        if on_change is not None:
+            for target, source in self._moves.items():
+                on_change("rem", source)
+                on_change("add", target)
         for directory in self._directories:
             if directory.staged is not None:
                 self._unstage(directory)

@@ -43,7 +43,8 @@ def apply_upper_directory(
     )
     dirtab = _dirtab(upper, attributes)
     applier = ChangeApplier(session, tell, options=options, dirtab=dirtab, reader=reader)
-    for found in UpperDirectory(upper, attributes, session.editor).changes():
+    directory = UpperDirectory(upper, attributes, session.editor)
+    for found in directory.changes(on_change=options.on_change):
         applier.apply(found.change)
         if found.kept:
             _put_kept(session.editor, reader, applier.counts, found.change.path,

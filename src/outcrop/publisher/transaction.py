@@ -71,12 +71,12 @@ def open_transaction(
     with opened as session:
         base = session.base.manifest
         root = session.editor.get(b"")
-        lower = _clone_templates(session, templates) if templates else base.root_catalog
+        lower = _clone_templates(session, templates) if templates else session.root_hash
         settings = session.settings
         area = TransactionArea(settings.spool, fqrn)
         transaction = Transaction(
             fqrn=fqrn,
-            base=str(base.root_catalog),
+            base=str(session.root_hash),
             revision=base.revision,
             lower=str(lower),
             union=str(settings.union_directory),
@@ -177,7 +177,7 @@ def publish_transaction(
         )
 
     def finish(published: Published) -> None:
-        warnings.extend(_finish(area, transaction, union, published.manifest.manifest.root_catalog))
+        warnings.extend(_finish(area, transaction, union, published.catalogs.root.hash))
 
     with (
         _shell_closed(area, within_shell=within_shell),
@@ -268,7 +268,7 @@ def _check_still_open(
     if found is None or found.begun_at != transaction.begun_at or found.base != transaction.base:
         raise NoTransaction(f"{transaction.fqrn}: the transaction was ended by somebody else")
     trunk = session.base.manifest
-    if str(trunk.root_catalog) != transaction.base:
+    if str(session.root_hash) != transaction.base:
         raise RevisionConflict(
             f"{transaction.fqrn}: the trunk is revision {trunk.revision}, the transaction was "
             f"begun on revision {transaction.revision}",
@@ -305,11 +305,12 @@ def _settle(
     opened = open_session(locations, transaction.fqrn, now=now, within_transaction=True)
     with opened as session:
         trunk = session.base.manifest
-        before = session.editor.root.properties.get("previous_revision")
-        if trunk.revision <= transaction.revision or before != transaction.base:
+        properties = session.editor.root.properties
+        is_ours = properties.get("previous_revision") == transaction.base
+        if str(session.root_hash) == transaction.base or not is_ours:
             return
         union = Union(area, Path(transaction.union), mounter)
-        _finish(area, transaction, union, trunk.root_catalog)
+        _finish(area, transaction, union, session.root_hash)
     raise NoTransaction(
         f"{transaction.fqrn}: the transaction was published as revision {trunk.revision}, though "
         "the publish was killed before it could say so",
