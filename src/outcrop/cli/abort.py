@@ -5,6 +5,7 @@ import sys
 import click
 
 from outcrop.cli.command import Command, Session, checked
+from outcrop.cli.hooked import hooked
 from outcrop.cli.transactions import PinnedMounts, is_asked, transaction_fields
 from outcrop.formats.fqrn import check_fqrn
 from outcrop.publisher.transaction import abort_transaction, transaction_area
@@ -30,13 +31,14 @@ def command(session: Session, fqrn: str, force: bool) -> None:
     area.get()
     if not force and sys.stdin.isatty() and not is_asked(f"Drop all changes to {fqrn}?"):
         raise click.Abort
-    transaction = abort_transaction(
-        session.locations,
-        fqrn,
-        mounter=PinnedMounts(session, fqrn),
-        now=session.now,
-        force=force,
-    )
+    with hooked(session, "abort", fqrn):
+        transaction = abort_transaction(
+            session.locations,
+            fqrn,
+            mounter=PinnedMounts(session, fqrn),
+            now=session.now,
+            force=force,
+        )
     session.output.result(
         transaction_fields(transaction) | {"open": False}, f"{fqrn}: the changes were dropped"
     )

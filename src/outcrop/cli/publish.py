@@ -12,8 +12,10 @@ import click
 
 from outcrop.cli.command import Command, Session, checked
 from outcrop.cli.entries import human_size
+from outcrop.cli.hooked import hooked
 from outcrop.cli.output import printable, shown
 from outcrop.cli.progress import Update, progress_bar
+from outcrop.cli.recorded import note_statistics
 from outcrop.errors import FormatError
 from outcrop.formats.fqrn import check_fqrn
 from outcrop.formats.id_map import MAX_CHARACTERS, IdMap
@@ -153,7 +155,10 @@ def command(session: Session, /, fqrn: str, print_changes: bool, **given: Any) -
         external=given["external"],
         on_change=print_change if print_changes or given["dry_run"] else None,
     )
-    with progress_bar(session.output) as update:
+    with (
+        hooked(session, "publish", fqrn, is_rehearsal=options.dry_run),
+        progress_bar(session.output) as update,
+    ):
         result = _publish(session, fqrn, options, update, given)
     more = {"changes": changes} if options.on_change is not None else {}
     print_result(session, fqrn, result, more)
@@ -167,6 +172,8 @@ def print_result(
         session.output.note(f"outcrop: warning: {printable(warning)}")
     fields = {"fqrn": fqrn, **_fields(result), **(more or {})}
     session.output.result(fields, f"{fqrn} {_text(result)}")
+    if not result.is_dry_run:
+        note_statistics(session, fqrn)
 
 
 def _publish(

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from outcrop.cli.command import Command, Session, checked
+from outcrop.cli.hooked import hooked
 from outcrop.cli.publish import print_result
 from outcrop.cli.transactions import (
     PinnedMounts,
@@ -120,14 +121,15 @@ def command(
 def _open(
     session: Session, fqrn: str, wait: float, templates: list[Template], *, is_shell: bool
 ) -> Transaction:
-    return open_transaction(
-        session.locations,
-        fqrn,
-        mounter=None if is_shell else PinnedMounts(session, fqrn),
-        now=session.now,
-        wait_seconds=wait,
-        templates=templates,
-    )
+    with hooked(session, "transaction", fqrn):
+        return open_transaction(
+            session.locations,
+            fqrn,
+            mounter=None if is_shell else PinnedMounts(session, fqrn),
+            now=session.now,
+            wait_seconds=wait,
+            templates=templates,
+        )
 
 
 def _print_open(session: Session, transaction: Transaction) -> None:
@@ -186,24 +188,26 @@ def _run_shell(
 
 
 def _publish(session: Session, fqrn: str, given: Any) -> None:
-    result = publish_transaction(
-        session.locations,
-        fqrn,
-        mounter=PinnedMounts(session, fqrn),
-        options=PublishOptions(tag=given["tag"], message=given["message"]),
-        now=session.now,
-        within_shell=True,
-    )
+    with hooked(session, "publish", fqrn):
+        result = publish_transaction(
+            session.locations,
+            fqrn,
+            mounter=PinnedMounts(session, fqrn),
+            options=PublishOptions(tag=given["tag"], message=given["message"]),
+            now=session.now,
+            within_shell=True,
+        )
     print_result(session, fqrn, result)
 
 
 def _abort(session: Session, fqrn: str) -> None:
-    abort_transaction(
-        session.locations,
-        fqrn,
-        mounter=PinnedMounts(session, fqrn),
-        now=session.now,
-        force=True,
-        within_shell=True,
-    )
+    with hooked(session, "abort", fqrn):
+        abort_transaction(
+            session.locations,
+            fqrn,
+            mounter=PinnedMounts(session, fqrn),
+            now=session.now,
+            force=True,
+            within_shell=True,
+        )
     session.output.note(f"{fqrn}: the changes were dropped")
