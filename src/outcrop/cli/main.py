@@ -37,6 +37,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "info": "Show what a repository is.",
         "list-catalogs": "Show the catalogs.",
         "log": "List the tags, newest first.",
+        "diff": "Show what is different between two revisions.",
         "verify": "Check every hash, size, counter and reference.",
     },
     "Publish": {
@@ -49,6 +50,9 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "rm": "Remove paths, as a new revision.",
         "mv": "Give a path another name, as a new revision.",
         "clone": "Copy a subtree within the repository, as a new revision.",
+        "tag": "List, set, move and remove tags.",
+        "rollback": "Publish an old revision again, as the newest.",
+        "checkout": "Choose the branch that is published to.",
         "serve": "Serve repositories over HTTP.",
     },
     "Administer": {

@@ -5,10 +5,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from outcrop.errors import FormatError
+from outcrop.formats.dates import parse_date
 from outcrop.formats.hashes import ContentHash, ObjectRef, Suffix
 from outcrop.formats.history import Tag
 from outcrop.repository.catalogs import MAX_CATALOG_BYTES, Catalog
-from outcrop.repository.errors import RevisionNotFound
+from outcrop.repository.errors import RevisionNotFound, TagNotFound
 from outcrop.repository.history import History
 from outcrop.storage.errors import ObjectNotFound
 from outcrop.storage.store import ObjectOpener
@@ -90,3 +91,34 @@ def find_revision(
         f"there is no revision {number} (any more)",
         hint="outcrop log lists the tags, outcrop log --revisions all that is kept",
     )
+
+
+def resolve_revision(
+    opener: ObjectOpener, history: History, trunk: ContentHash, text: str, *, now: int
+) -> Tag:
+    """The revision somebody means: a tag, a root hash (`#` may be before it), a number or a date.
+
+    A date means the newest tagged revision of the trunk at that time. What is found by hash or
+    number has that for a name. Raises TagNotFound, RevisionNotFound, StorageError, FormatError.
+    """
+    for tag in history.tags:
+        if tag.name == text:
+            return tag
+    digits = text.removeprefix("#")
+    try:
+        root_hash = ContentHash.parse(digits)
+    except FormatError:
+        pass
+    else:
+        return read_root(opener, root_hash).tag(digits)
+    if text.isascii() and text.isdecimal() and len(text) < 8:
+        found = find_revision(opener, history, trunk, int(text))
+        return read_root(opener, found).tag(text)
+    try:
+        at = parse_date(text, now=now)
+    except FormatError as error:
+        raise TagNotFound(
+            f"{text[:60]!r} is no tag, and no root hash, revision or date either",
+            hint="outcrop log lists the tags",
+        ) from error
+    return history.get_at(at)
