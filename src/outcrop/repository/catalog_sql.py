@@ -116,6 +116,25 @@ def relocate_statements(schema: str, *, keeps_links: bool) -> tuple[str, str]:
     )
 
 
+CREATE_NUMBERS = "CREATE TEMP TABLE IF NOT EXISTS numbers (old INTEGER PRIMARY KEY, new INTEGER)"
+DELETE_NUMBERS = "DELETE FROM temp.numbers"
+INSERT_NUMBERS = "INSERT INTO temp.numbers VALUES (?, ?)"
+_CHOWN = (
+    "UPDATE catalog SET {0} = (SELECT new FROM temp.numbers WHERE old = {0}) "
+    "WHERE {0} IN (SELECT old FROM temp.numbers)"
+)
+SELECT_UIDS = "SELECT DISTINCT uid FROM catalog"
+SELECT_GIDS = "SELECT DISTINCT gid FROM catalog"
+CHANGE_UIDS = _CHOWN.format("uid")
+CHANGE_GIDS = _CHOWN.format("gid")
+BREAK_HARD_LINKS = "UPDATE catalog SET hardlinks = 1 WHERE hardlinks >> 32 AND NOT flags & 1"
+DROP_BULK_HASHES = (
+    "UPDATE catalog SET hash = NULL WHERE hash IS NOT NULL AND flags & 64 AND EXISTS ("
+    "SELECT 1 FROM chunks k WHERE k.md5path_1 = catalog.md5path_1 "
+    "AND k.md5path_2 = catalog.md5path_2)"
+)
+"""Of chunked files; what has no chunks keeps its only content."""
+
 COMPACT = (
     f"CREATE TEMP TABLE dense AS SELECT {_COLUMN_LIST} FROM catalog ORDER BY rowid",
     "DELETE FROM catalog",

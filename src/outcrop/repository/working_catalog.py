@@ -34,8 +34,6 @@ Edit = tuple[DirectoryEntry, Sequence[Chunk]]
 """An entry to be written, with its chunks (none but for chunked files)."""
 
 Key = tuple[int, int]
-"""Both halves of a path's hash."""
-
 Outline = tuple[dict[Key, list[tuple[Key, bytes, bool]]], dict[Key, int]]
 """See `WorkingCatalog.outline`."""
 
@@ -380,9 +378,10 @@ class WorkingCatalog:
         self.close()
         return statistics
 
-    def recount(self) -> None:
+    def recount(self) -> Statistics:
         """Count the rows anew, whatever the counters in the file say."""
         self._tally = Tally(count_rows(self.database))
+        return Statistics(self._tally.counters(len(self.nested)), self.subtree)
 
     def _store_nested(self) -> None:
         rows = [(n.path, str(n.hash), n.size) for n in self.nested.values() if n is not None]

@@ -80,6 +80,14 @@ class WorkingTree:
         """The catalogs that were needed so far, in the order of their first use."""
         return list(self._loaded.values())
 
+    def every_catalog(self) -> Iterator[WorkingCatalog]:
+        """All catalogs of the revision, parents before children; fetched as they come."""
+        waiting = [self.root]
+        while waiting:
+            catalog = self._use(waiting.pop())
+            yield catalog
+            waiting += [self._child(catalog, path) for path in sorted(catalog.nested, reverse=True)]
+
     def is_nested(self, path: bytes) -> bool:
         """Whether the directory is the root of a nested catalog."""
         return bool(path) and path in self.holding(path).nested
