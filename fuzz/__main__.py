@@ -15,11 +15,12 @@ from pathlib import Path
 import atheris  # type: ignore[import-untyped,unused-ignore]
 
 with atheris.instrument_imports(include=["outcrop"]):
+    from fuzz.archive_targets import ARCHIVE_TARGETS
     from fuzz.database_targets import DATABASE_TARGETS
     from fuzz.targets import PURE_TARGETS
     from fuzz.trust_targets import TRUST_TARGETS
 
-TARGETS = PURE_TARGETS | TRUST_TARGETS | DATABASE_TARGETS
+TARGETS = PURE_TARGETS | TRUST_TARGETS | DATABASE_TARGETS | ARCHIVE_TARGETS
 MAX_INPUT_BYTES = 4096
 MAX_DATABASE_BYTES = 64 * 1024
 SLOW_INPUT_SECONDS = 10
