@@ -76,7 +76,8 @@ class StratumZero:
     def checked(self) -> Checker:
         """The repository, found to be right in every respect."""
         checker = self.checker()
-        assert checker.check() == []
+        problems = checker.check()
+        assert problems == [], problems
         return checker
 
 

@@ -59,6 +59,7 @@ from outcrop.trust.chain import TrustedManifest
 from outcrop.trust.keys import load_public_keys
 
 _SCRATCH_PREFIX = "publish-"
+_NS = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +201,8 @@ def open_session(
             settings.spool, fqrn, wait_seconds=wait_seconds, within_transaction=within_transaction
         )
         started_at_ns = stack.enter_context(lock)
+        if wait_seconds:  # whoever was waited for published later than `now`
+            now = max(now, started_at_ns // _NS)
         scratch = stack.enter_context(scratch_directory(settings.spool))
         if is_rehearsal:
             store = RehearsalStore(store, LocalStore(scratch / "store"))
