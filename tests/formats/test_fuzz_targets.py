@@ -4,11 +4,12 @@ import random
 import warnings
 
 import pytest
+from fuzz.archive_targets import ARCHIVE_TARGETS
 from fuzz.database_targets import DATABASE_TARGETS
 from fuzz.targets import PURE_TARGETS, InvariantBroken, Target, require
 from fuzz.trust_targets import TRUST_TARGETS
 
-TARGETS = PURE_TARGETS | TRUST_TARGETS | DATABASE_TARGETS
+TARGETS = PURE_TARGETS | TRUST_TARGETS | DATABASE_TARGETS | ARCHIVE_TARGETS
 
 
 def damaged(seed, chooser):
