@@ -20,6 +20,7 @@ from outcrop.publisher.file_changes import FileChanges, OpenDirectory
 from outcrop.publisher.options import PublishOptions, Tell, say_nothing
 from outcrop.publisher.previous_state import SourceMemory
 from outcrop.publisher.rules import (
+    AUTO_MARKER,
     CATALOG_MARKER,
     VIRTUAL_DIRECTORY,
     SyncRules,
@@ -108,6 +109,7 @@ class ChangeApplier:
             and CATALOG_MARKER in directory.before
             and CATALOG_MARKER not in change.removed
         )
+        has_marker = has_marker or self._keep_automatic(change, directory)
         is_wanted = bool(path) and self._rules.dirtab.matches(path)
         self._set_nested(path, has_marker or is_wanted)
         if is_wanted and not has_marker:
@@ -166,7 +168,7 @@ class ChangeApplier:
         entries = {entry.name: entry for entry in change.entries}
         directory = OpenDirectory(change.source, change.path, change.own, before, entries)
         if self._memory is not None and not change.is_complete:
-            self._memory.state.forget(change.path)
+            self._memory.state.doubt(change.path)
         elif self._memory is not None:
             directory.is_remembered = True
             directory.known = self._memory.state.files(change.path) if before else {}
@@ -188,6 +190,17 @@ class ChangeApplier:
             self._editor.nest(path)
         elif not wanted and self._editor.is_nested(path):
             self._editor.unnest(path)
+
+    def _keep_automatic(self, change: DirectoryChange, directory: OpenDirectory) -> bool:
+        """Keep the markers of an automatic catalog, which a source does not have."""
+        markers = {CATALOG_MARKER, AUTO_MARKER}
+        if not self._session.settings.autocatalogs or not markers <= directory.before.keys():
+            return False
+        if markers & (directory.entries.keys() | set(change.removed)):
+            return False
+        for name in markers:
+            del directory.before[name]
+        return True
 
     def _keep_marker(self, directory: OpenDirectory) -> None:
         """See to a catalog marker that is in the repository only, as the dirtab wants it."""

@@ -102,9 +102,9 @@ class _Gathered:
 class ListedWalk:
     """The directories of a source that listed paths are in, as changes, parents before children.
 
-    The metadata of these directories is brought up to date as well. A listed directory is taken
-    with everything below it unless `is_shallow`. `is_directory` tells whether the repository, as
-    it is by then, has a directory at a path. `warnings` collects paths that are nowhere.
+    The metadata of these directories, and of those above, is brought up to date as well. A listed
+    directory is taken with everything below it unless `is_shallow`. `is_directory` tells whether
+    the repository, as it is by then, has a directory at a path.
     """
 
     def __init__(
@@ -122,7 +122,6 @@ class ListedWalk:
         self._is_directory = is_directory
         self._listed = listed
         self._taken: set[bytes] = set()
-        self.warnings: list[str] = []
 
     def __iter__(self) -> Iterator[DirectoryChange]:
         """Look at what is listed. Raises SourceChanged, SourceUnreadable, PathRefused."""
@@ -173,8 +172,6 @@ class ListedWalk:
         are_gone = all(self._listed[_join_relative(directory, n)].state == "gone" for n in names)
         own = _directory_stat(source, may_be_symlink=are_gone)
         exists = self._is_directory(place)
-        if not names and exists and directory not in self._listed:
-            return  # on the way only
         gathered = self._gather(directory, source, sorted(names))
         if own is None:
             if gathered.entries or gathered.whole:

@@ -41,7 +41,7 @@ _DDL = (
 )
 _SELECT = "SELECT stamp, keys FROM directories WHERE path = ?"
 _UPSERT = "INSERT OR REPLACE INTO directories VALUES (?, ?, ?)"
-_DELETE_ONE = "DELETE FROM directories WHERE path = ?"
+_RESTAMP = "UPDATE directories SET stamp = ? WHERE path = ?"
 _DELETE = "DELETE FROM directories WHERE path = ?1 OR (path >= ?2 AND path < ?3)"
 
 KEY_BYTES = 20
@@ -188,9 +188,12 @@ class PreviousState:
         """Forget a directory and all below."""
         self._database.execute(_DELETE, (path, path + b"/", path + b"0"))
 
-    def forget(self, path: bytes) -> None:
-        """Forget one directory: nothing is certain about what it holds itself."""
-        self._database.execute(_DELETE_ONE, (path,))
+    def doubt(self, path: bytes) -> None:
+        """One directory's stamp proves nothing any more; what is known of its files stays."""
+        row = self._database.execute(_SELECT, (path,)).fetchone()
+        if row is not None:
+            stamp = _UNCERTAIN + row[0][len(_CERTAIN) :]
+            self._database.execute(_RESTAMP, (stamp, path))
 
     def commit(self, root: ContentHash) -> None:
         """Keep what was put and removed: it is what the revision with this root has."""

@@ -92,15 +92,13 @@ class SourceDirectory:
         if self._listed is None:
             yield from walk_directory(self.source, self._target, memory=self.memory, tell=tell)
             return
-        walk = ListedWalk(
+        yield from ListedWalk(
             self.source,
             self._target,
             self._listed,
             is_shallow=is_shallow,
             is_directory=self._is_directory,
         )
-        yield from walk
-        self._session.warnings += walk.warnings
 
     def remember(self, published: Published) -> None:
         """Keep what the source looked like, for the next time.
