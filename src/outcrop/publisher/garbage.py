@@ -1,7 +1,6 @@
 """Collecting the garbage of a stratum 0: when it is due, who may, and what is written down."""
 
 import contextlib
-import json
 import logging
 import time
 from collections.abc import Iterator
@@ -17,22 +16,18 @@ from outcrop.publisher.recording import record_collection
 from outcrop.publisher.session import default_workers, local_errors, scratch_directory
 from outcrop.publisher.settings import StratumZeroSettings
 from outcrop.publisher.statistics import GarbageStatistics
+from outcrop.publisher.status_file import date_text, read_time, update_status
 from outcrop.publisher.upkeep import StratumZeroSource
 from outcrop.repository.collect import Collected, CollectOptions, Log, collect
 from outcrop.repository.mark import Keep
-from outcrop.storage.errors import ObjectNotFound
 from outcrop.storage.local import LocalStore
 from outcrop.storage.locations import Locations
-from outcrop.storage.store import WritableStore, read_file
+from outcrop.storage.store import WritableStore
 
 _log = logging.getLogger(__name__)
 
-STATUS = ".cvmfs_status.json"
 DEFAULT_TIMESPAN = "3 days ago"
 """What is kept where nobody says: all revisions of the last three days."""
-
-_MAX_STATUS_BYTES = 1 << 20
-_DATE = "%a %b %e %H:%M:%S UTC %Y"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +119,7 @@ def collect_garbage(
         if not options.dry_run:
             if isinstance(opened.store, LocalStore):
                 leftovers = opened.store.remove_leftovers()
-            _remember(opened.store, now)
+            update_status(opened.store, last_gc=date_text(now))
             for problem in _record(settings, opened.store, collected, now, begun):
                 _log.warning("%s", problem)
     return GarbageResult(
@@ -182,29 +177,7 @@ def maybe_collect(
 
 def last_collected_at(store: WritableStore) -> int | None:
     """When garbage was collected last, by the store's status file; `None` where it does not say."""
-    text = _read_status(store).get("last_gc")
-    if not isinstance(text, str):
-        return None
-    try:
-        found = datetime.strptime(text, _DATE.replace("%e", "%d"))  # noqa: DTZ007 - UTC, below
-    except ValueError:
-        return None
-    return int(found.replace(tzinfo=UTC).timestamp())
-
-
-def _read_status(store: WritableStore) -> dict[str, object]:
-    try:
-        found = json.loads(read_file(store, STATUS, limit=_MAX_STATUS_BYTES))
-    except (ObjectNotFound, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _remember(store: WritableStore, now: int) -> None:
-    """Tell monitors and the next automatic collection (spec 16)."""
-    status = _read_status(store)
-    status["last_gc"] = datetime.fromtimestamp(now, UTC).strftime(_DATE)
-    store.write(STATUS, (json.dumps(status, indent=2) + "\n").encode())
+    return read_time(store, "last_gc")
 
 
 @contextlib.contextmanager
