@@ -26,6 +26,8 @@ from outcrop.formats.timestamps import parse_utc
 from outcrop.formats.whitelist import Whitelist, fingerprint_text, parse_fingerprint
 from outcrop.formats.xattrs import parse_xattrs, serialize_xattrs
 from outcrop.publisher.difflist import parse_diff_list
+from outcrop.storage.s3_settings import S3Settings
+from outcrop.storage.upstream import parse_upstream
 from outcrop.trust.blacklist import Blacklist
 from outcrop.trust.keys import Certificate, load_public_keys
 from outcrop.trust.signing import public_key_of
@@ -136,6 +138,22 @@ def parameters(data: bytes) -> None:
         lines = [assignment.line for assignment in found]
         require(lines == sorted(lines), "lines out of order")
         require(not lines or lines[-1] <= data.count(b"\n") + 1, "a line after the last")
+
+
+def upstream_storage(data: bytes) -> None:
+    """Parse where a repository is stored, and write it again."""
+    with suppress(FormatError):
+        parsed = parse_upstream(text_of(data))
+        require(parse_upstream(str(parsed)) == parsed, "another place")
+
+
+def s3_settings(data: bytes) -> None:
+    """Parse an s3.conf; nobody is told its secret."""
+    try:
+        parsed = S3Settings.parse(data)
+        require("_key" not in repr(parsed), "a secret shown")
+    except FormatError as error:
+        require("TOP-SECRET" not in str(error), "a secret in a message")
 
 
 def graft(data: bytes) -> None:
@@ -278,6 +296,34 @@ PURE_TARGETS = {
         (
             b"# x\nA=1\nexport B=\"x $A ${KNOWN:-d}\" ; C='y'\\ z\nreadonly D=${E-$KNOWN}\n",
             b"A=${B:-${C:-'x'}}\nif [ x ]; then A=$(x); fi\n",
+        ),
+    ),
+    "upstream storage": Target(
+        "text gives a place that is written and read back alike, or FormatError",
+        upstream_storage,
+        (
+            b"local,/srv/a/data/txn,/srv/a",
+            b"S3,/tmp,a.test@/etc/cvmfs/s3.conf",
+            b"s3://bucket/a%20b/c",
+            b"file:///srv/a",
+        ),
+    ),
+    "s3 settings": Target(
+        "bytes give settings, or FormatError; no message has the secret in it",
+        s3_settings,
+        (
+            b"CVMFS_S3_HOST=h
+CVMFS_S3_BUCKET=b
+CVMFS_S3_ACCESS_KEY=a
+"
+            b"CVMFS_S3_SECRET_KEY=TOP-SECRET
+CVMFS_S3_PORT=80
+CVMFS_S3_PROXY=p:1
+",
+            b"CVMFS_S3_HOST=h
+CVMFS_S3_BUCKET=b
+CVMFS_S3_SECRET_KEY=`TOP-SECRET`
+",
         ),
     ),
     "dirtab": Target(

@@ -141,6 +141,7 @@ ANSWERS = [
     ("403 Forbidden", "SignatureDoesNotMatch", AccessDenied, "secret key"),
     ("403 Forbidden", "InvalidAccessKeyId", AccessDenied, "access key"),
     ("403 Forbidden", "RequestTimeTooSkewed", AccessDenied, "clock"),
+    ("400 Bad Request", "AccessControlListNotSupported", AccessDenied, "X_AMZ_ACL"),
     ("401 Unauthorized", "", AccessDenied, "key"),
     ("404 Not Found", "NoSuchBucket", BucketMissing, "bucket"),
     ("404 Not Found", "NoSuchKey", ObjectNotFound, ""),

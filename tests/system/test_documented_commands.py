@@ -51,7 +51,7 @@ def test_a_page_does_what_it_says(page: Path, tmp_path: Path) -> None:
     script = ["set -e -o pipefail"]
     for number, (command, _) in enumerate(session):
         script += [f"echo; echo '{_MARK} {number}'", re.sub(r"\b8000\b", port, command)]
-        if command.endswith("&") and "outcrop serve" in command:
+        if command.endswith("&") and " serve " in f"{command} ":
             script.append(f"until (exec 3<>/dev/tcp/127.0.0.1/{port}) 2>/dev/null; do :; done")
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     environment.pop("OUTCROP_ROOT", None)

@@ -74,7 +74,7 @@ def _draw(
             base,
             [low + value for low, value in zip(base, values, strict=True)],
             colors=color,
-            linewidth=max(1.0, min(8.0, 400 / max(len(rows), 1))),
+            linewidth=max(1.0, min(6.0, 300 / max(len(rows), 1))),
             label=name,
         )
         base = [low + value for low, value in zip(base, values, strict=True)]

@@ -41,7 +41,8 @@ def cloud_error(error: Exception, place: str) -> StorageError:
         return StorageFull(f"{place}: {told}", hint="the bucket or its owner has a quota")
     if isinstance(error, FileNotFoundError):
         return ObjectNotFound(f"{place}: not found")
-    if isinstance(error, PermissionDeniedError | UnauthenticatedError) or status in _DENIED:
+    is_denied = isinstance(error, PermissionDeniedError | UnauthenticatedError)
+    if is_denied or status in _DENIED or code in _HINTS:
         return AccessDenied(f"{place}: access denied ({told})", hint=_HINTS.get(code, _KEYS))
     return StorageUnavailable(
         f"{place}: {told or _reason(text)}", hint="see whether the service is up, and try again"
