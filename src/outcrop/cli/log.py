@@ -74,7 +74,7 @@ def _chain(connection: Connection, root: ContentHash) -> Iterator[RootCatalog]:
 
 def _print_revisions(output: Output, chain: Iterable[RootCatalog], history: History) -> None:
     names: dict[ContentHash, list[str]] = {}
-    for tag in history.tags:
+    for tag in sorted(history.tags, key=lambda tag: tag.name):
         names.setdefault(tag.hash, []).append(tag.name)
     if output.is_json:
         output.json_items(_revision_fields(root, names.get(root.hash, [])) for root in chain)

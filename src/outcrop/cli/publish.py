@@ -292,6 +292,7 @@ def _fields(result: PublishResult) -> dict[str, Any]:
         "root_hash": str(result.root_hash),
         "dry_run": result.is_dry_run,
         "tags": list(result.tags),
+        "removed_tags": list(result.removed_tags),
         "unchanged": result.is_unchanged,
         "added": dict(result.added),
         "changed": dict(result.changed),
