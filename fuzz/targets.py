@@ -312,18 +312,9 @@ PURE_TARGETS = {
         "bytes give settings, or FormatError; no message has the secret in it",
         s3_settings,
         (
-            b"CVMFS_S3_HOST=h
-CVMFS_S3_BUCKET=b
-CVMFS_S3_ACCESS_KEY=a
-"
-            b"CVMFS_S3_SECRET_KEY=TOP-SECRET
-CVMFS_S3_PORT=80
-CVMFS_S3_PROXY=p:1
-",
-            b"CVMFS_S3_HOST=h
-CVMFS_S3_BUCKET=b
-CVMFS_S3_SECRET_KEY=`TOP-SECRET`
-",
+            b"CVMFS_S3_HOST=h\nCVMFS_S3_BUCKET=b\nCVMFS_S3_ACCESS_KEY=a\n"
+            b"CVMFS_S3_SECRET_KEY=TOP-SECRET\nCVMFS_S3_PORT=80\nCVMFS_S3_PROXY=p:1\n",
+            b"CVMFS_S3_HOST=h\nCVMFS_S3_BUCKET=b\nCVMFS_S3_SECRET_KEY=`TOP-SECRET`\n",
         ),
     ),
     "dirtab": Target(
