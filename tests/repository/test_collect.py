@@ -10,7 +10,6 @@ from tests.support import golden
 from outcrop.formats.hashes import ContentHash, HashAlgorithm
 from outcrop.formats.reflog import Ref, RefType
 from outcrop.repository.collect import Collected, CollectOptions, collect
-from outcrop.repository.errors import NotCollectable, ReflogMissing, RepositoryIncomplete
 from outcrop.repository.mark import Keep
 from outcrop.repository.open import RepositorySource
 from outcrop.repository.reflog import Reflog

@@ -117,7 +117,7 @@ def check_repository(
         objects.finish()
     result.objects, result.external = objects.count, objects.external
     problems = check_tags(history, trusted, stored)
-    problems += check_reflog(source, trusted, history, stored, reflog)
+    problems += check_reflog(source, trusted, history, reflog)
     problems += check_meta_info(source, trusted)
     for problem in problems:
         result.add(problem)

@@ -39,10 +39,9 @@ def check_reflog(
     source: RepositorySource,
     trusted: TrustedManifest,
     history: History,
-    stored: StoredObjects | None,
     reflog: Reflog | None,
 ) -> list[Problem]:
-    """The reflog must be the right one, have all that is in use, and nothing that is missing.
+    """The reflog must be the right one, have all that is in use.
 
     Whether it is the right one only a stratum 0 can tell: replicas write their own.
     """
@@ -59,18 +58,12 @@ def check_reflog(
     except (StorageError, FormatError, RepositoryError, sqlite3.Error) as error:
         return [Problem(REFLOG, str(error))]
     listed = {(ref.hash, ref.type) for ref in refs}
-    problems = [
+    # What it lists and is missing is what a collection that was cut short has deleted already.
+    return [
         Problem(REFLOG, f"does not list {kind.name.lower().replace('_', ' ')} {wanted}")
         for wanted, kind in _wanted(manifest, history)
         if (wanted, kind) not in listed
     ]
-    if stored is not None:
-        problems += [
-            Problem(REFLOG, f"lists {ref.hash}{ref.type.suffix}, which is missing")
-            for ref in refs
-            if not stored.has(ref.hash, ref.type.suffix)
-        ]
-    return problems
 
 
 def _wanted(manifest: Manifest, history: History) -> list[tuple[ContentHash, RefType]]:
