@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import os
+import shlex
 import shutil
 import socket
 import sys
@@ -60,6 +61,17 @@ class Origin:
     def publish_command(self, tree: Tree) -> list[str]:
         """The command whose cost is measured elsewhere."""
         return [self._program, "publish", FQRN, "--from", str(tree.root)]
+
+    def ingest_command(self, archive: Path) -> list[str]:
+        """The same content, straight from an archive of it."""
+        return [self._program, "ingest", FQRN, "-t", str(archive), "-b", "/", "-k"]
+
+    def unpack_command(self, archive: Path, place: Path) -> list[str]:
+        """The archive unpacked, and the directory published."""
+        place.mkdir()
+        tar = shlex.join(["tar", "-x", "-f", str(archive), "-C", str(place)])
+        publish = shlex.join([self._program, "publish", FQRN, "--from", str(place)])
+        return ["sh", "-c", f"{tar} && {publish}"]
 
     def require(self) -> None:
         """Raise UnavailableError unless it is served."""

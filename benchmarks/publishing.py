@@ -1,7 +1,8 @@
-"""Publishing a whole tree, against `tar | zlib-6` of the same tree."""
+"""Publishing a whole tree, against `tar | zlib-6` of the same tree; and an archive of it."""
 
 import os
 import shlex
+import shutil
 import sys
 import time
 import zlib
@@ -15,6 +16,8 @@ from benchmarks.origin import Origin, stored_bytes
 from benchmarks.sandbox import Sandbox, UnavailableError
 
 _TIMEOUT_SECONDS = 900
+_TAR, _DIRECTORY = "tar, zlib-6", "outcrop"
+_INGEST, _UNPACK = "outcrop ingest", "tar -x, outcrop"
 _ZLIB_STREAM = Path(__file__).with_name("zlib_stream.py")
 
 
@@ -48,15 +51,20 @@ def measure_publishing(
     rounds: int,
     progress: Callable[[str], None],
 ) -> Iterator[PublishSample]:
-    """`outcrop publish` into a new repository and `tar | zlib-6`, in turn."""
-    for number in range(rounds):
-        for candidate in ("tar, zlib-6", "outcrop"):
-            progress(f"round {number + 1}/{rounds}  publish  {candidate}")
-            _preread(tree)
-            if candidate == "outcrop":
-                yield _publish(sandbox, program, tree, number)
-            else:
-                yield _tar(sandbox, tree, number)
+    """`outcrop publish` into a new repository and `tar | zlib-6`, in turn; then from an archive."""
+    archive = sandbox.directory / "tree.tar"
+    _timed(sandbox, ["tar", "-c", "-f", str(archive), "-C", str(tree.root), "."], {})
+    try:
+        for number in range(rounds):
+            for candidate in (_TAR, _DIRECTORY, _INGEST, _UNPACK):
+                progress(f"round {number + 1}/{rounds}  publish  {candidate}")
+                _preread(tree)
+                if candidate == _TAR:
+                    yield _tar(sandbox, tree, number)
+                else:
+                    yield _publish(sandbox, program, tree, archive, number, candidate)
+    finally:
+        archive.unlink()
 
 
 def zlib_ratio(tree: Tree) -> float:
@@ -76,24 +84,34 @@ def _preread(tree: Tree) -> None:
         (tree.root / path).read_bytes()
 
 
-def _publish(sandbox: Sandbox, program: str | None, tree: Tree, number: int) -> PublishSample:
+def _publish(
+    sandbox: Sandbox, program: str | None, tree: Tree, archive: Path, number: int, candidate: str
+) -> PublishSample:
     if program is None:
         raise UnavailableError("there is no outcrop command")
-    origin = Origin(sandbox, program, f"publish-{number}")
+    origin = Origin(sandbox, program, f"{candidate.replace(' ', '-')}-{number}")
+    unpacked = sandbox.directory / "unpacked"
     try:
         origin.create()
-        wall, cpu, _ = _timed(sandbox, origin.publish_command(tree), origin.environment)
+        command = {
+            _DIRECTORY: lambda: origin.publish_command(tree),
+            _INGEST: lambda: origin.ingest_command(archive),
+            _UNPACK: lambda: origin.unpack_command(archive, unpacked),
+        }[candidate]()
+        wall, cpu, _ = _timed(sandbox, command, origin.environment)
         stored, metadata = stored_bytes(origin)
     except RuntimeError as error:
         raise UnavailableError(str(error)) from error
-    return PublishSample("outcrop", number, wall, cpu, tree.small_bytes, stored, metadata)
+    finally:
+        shutil.rmtree(unpacked, ignore_errors=True)
+    return PublishSample(candidate, number, wall, cpu, tree.small_bytes, stored, metadata)
 
 
 def _tar(sandbox: Sandbox, tree: Tree, number: int) -> PublishSample:
     stream = shlex.join([sys.executable, str(_ZLIB_STREAM)])
     command = ["sh", "-c", f"tar -cf - -C {shlex.quote(str(tree.root))} . | {stream}"]
     wall, cpu, output = _timed(sandbox, command, {})
-    return PublishSample("tar, zlib-6", number, wall, cpu, tree.small_bytes, int(output))
+    return PublishSample(_TAR, number, wall, cpu, tree.small_bytes, int(output))
 
 
 def _timed(
