@@ -135,6 +135,13 @@ def test_a_mistake_is_named_with_its_file(locations: Locations, line: str, compl
     assert "server.conf" in str(caught.value)
 
 
+def test_a_secret_in_a_place_is_not_shown(locations: Locations) -> None:
+    write(locations, "CVMFS_UPSTREAM_STORAGE=s3://known:hidden@host/bucket")
+    with pytest.raises(PublisherSettingsError, match="no credentials") as caught:
+        StratumZeroSettings.read(locations, FQRN)
+    assert "hidden" not in str(caught.value)
+
+
 def test_a_repository_that_is_not_here_is_told_with_the_next_step(locations: Locations) -> None:
     with pytest.raises(RepositoryNotFound, match=FQRN) as caught:
         StratumZeroSettings.read(locations, FQRN)

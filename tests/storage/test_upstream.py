@@ -36,6 +36,7 @@ CVMFS_S3_SECRET_KEY=hidden
         "S3,/var/spool/cvmfs/a.test/tmp,a.test@/etc/cvmfs/s3.conf",
         "s3://software/a.test",
         "gs://software/cvmfs/a.test",
+        "file:///srv/with%2Ccomma",
         "az://container/a.test",
     ],
 )
@@ -79,6 +80,7 @@ def test_a_new_repository_gets_a_place_of_its_own(url: str, expected: str) -> No
         ("local", "is not local"),
         ("local,/tmp", "is not local"),
         ("local,/tmp,relative", "absolute"),
+        ("local,/tmp,/with,comma", "comma"),
         ("gw,/tmp,http://localhost:4929/api/v1", "gateway"),
         ("mock,/tmp,x", "is not local"),
         ("S3,/tmp,a.test", "ALIAS@FILE"),
@@ -171,6 +173,7 @@ def test_every_parameter_counts() -> None:
         ("CVMFS_S3_PROXY='a b'", "CVMFS_S3_PROXY"),
         ("CVMFS_S3_BUCKETS_PER_ACCOUNT=4", "unknown parameter"),
         ("CVMFS_S3_ACCESS_KEY=", "together"),
+        ("CVMFS_S3_PROXY='x CVMFS_S3_SECRET_KEY=se cret'", "CVMFS_S3_PROXY"),
         ("CVMFS_S3_HOST=", "not set"),
         ("CVMFS_S3_SECRET_KEY='se cret'", "CVMFS_S3_SECRET_KEY: "),
         ("CVMFS_S3_SECRET_KEY=se cret", "line 6"),

@@ -10,7 +10,7 @@ from outcrop.publisher.errors import PublisherSettingsError
 from outcrop.publisher.settings import StratumZeroSettings, user_name
 from outcrop.storage.locations import Locations
 from outcrop.storage.s3_settings import S3Settings
-from outcrop.storage.upstream import Upstream
+from outcrop.storage.upstream import Upstream, parse_upstream
 from outcrop.trust.signing import RepositoryKeys
 
 STRATUM0_URL: Final = "http://127.0.0.1:8000/cvmfs/"
@@ -43,7 +43,10 @@ def choose_upstream(locations: Locations, fqrn: str, options: CreateOptions) -> 
         if options.upstream is not None:
             raise PublisherSettingsError("a settings file names a place already: give one of them")
         file, temporary = options.settings_file.absolute(), locations.spool(fqrn) / "tmp"
-        return Upstream.by_settings_file(file, fqrn, temporary)
+        upstream = Upstream.by_settings_file(file, fqrn, temporary)
+        if parse_upstream(str(upstream)) != upstream:
+            raise PublisherSettingsError(f"{temporary}: no comma can be in the spool area's path")
+        return upstream
     if options.upstream is None:
         return Upstream.local(locations.repository(fqrn))
     return options.upstream.for_repository(fqrn)

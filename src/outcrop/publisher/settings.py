@@ -135,7 +135,9 @@ class StratumZeroSettings:
             try:
                 attributes[parameter.attribute] = parameter.parse(values[name])
             except (ValueError, FormatError, PublisherSettingsError) as error:
-                raise PublisherSettingsError(f"{file}: {name}={values[name]!r}: {error}") from error
+                # A place may have been given with a secret in it.
+                shown = "" if parameter.attribute == "upstream" else f"={values[name]!r}"
+                raise PublisherSettingsError(f"{file}: {name}{shown}: {error}") from error
         attributes.setdefault("upstream", Upstream.local(locations.repository(fqrn)))
         attributes.setdefault("spool", locations.spool(fqrn))
         attributes.setdefault("union_directory", Path("/cvmfs", fqrn))

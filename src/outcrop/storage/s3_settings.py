@@ -89,7 +89,7 @@ class S3Settings:
             raise FormatError(f"{where}not NAME=VALUE") from None
         for name in values:
             if name.startswith("CVMFS_S3_") and name not in S3_PARAMETERS:
-                raise FormatError(f"unknown parameter {name}", hint="remove the line")
+                raise FormatError(f"unknown parameter {name[:60]}", hint="remove the line")
         return cls(**_attributes(values))
 
 
@@ -101,9 +101,8 @@ def _attributes(values: Mapping[str, str]) -> dict[str, Any]:
             continue
         try:
             attributes[attribute] = parse(value)
-        except ValueError as error:
-            shown = "" if attribute in ("access_key", "secret_key") else f"={value[:100]!r}"
-            raise FormatError(f"{name}{shown}: {error}") from error
+        except ValueError as error:  # the value is not shown: lines get joined, secrets with them
+            raise FormatError(f"{name}: {error}") from None
     for name in ("CVMFS_S3_BUCKET", "CVMFS_S3_HOST"):
         if S3_PARAMETERS[name][0] not in attributes:
             raise FormatError(f"{name} is not set")

@@ -73,6 +73,8 @@ class Upstream:
     def __str__(self) -> str:
         """The text of the parameter; `parse_upstream` reads it."""
         if self.kind is UpstreamKind.LOCAL:
+            if "," in self.place:
+                return f"file://{quote(self.place)}"
             return f"local,{self.temporary},{self.place}"
         if self.settings_file is not None:
             return f"S3,{self.temporary},{self.prefix}@{self.settings_file}"
@@ -95,7 +97,8 @@ def parse_upstream(text: str) -> Upstream:
             hint="s3://BUCKET/PREFIX, gs://, az:// and file:///DIRECTORY are understood",
         )
     if kind == "local":
-        _check_absolute(place)
+        if "," in _check_absolute(place):
+            raise FormatError(f"{place[:200]!r} has a comma in it", hint="give it as file:///PATH")
         return Upstream(kind=UpstreamKind.LOCAL, place=place, temporary=temporary)
     alias, separator, file = place.partition("@")
     if not separator:
