@@ -89,10 +89,8 @@ class FileChanges:
         return False
 
     def _check_graft(self, directory: OpenDirectory, entry: SourceEntry) -> None:
-        """See that a graft file is one, and of something."""
+        """See that a graft file is of something."""
         shown = shown_path(directory.source + b"/" + entry.name)
-        if not stat.S_ISREG(entry.stat.st_mode):
-            raise PathRefused(f"{shown} must be a regular file")
         grafted = directory.entries.get(entry.name.removeprefix(GRAFT_PREFIX))
         if grafted is None or not stat.S_ISREG(grafted.stat.st_mode):
             self._reader.warnings.append(f"{shown}: there is no file beside it that it could be of")

@@ -69,7 +69,8 @@ class SyncRules:
             shown = shown_path(source + b"/" + name)
             if path + b"/" + name == VIRTUAL_DIRECTORY:
                 raise PathRefused(f"{shown}: /.cvmfs in a repository is reserved")
-            if name == CATALOG_MARKER and not stat.S_ISREG(seen.st_mode):
+            is_meant = name == CATALOG_MARKER or name.startswith(GRAFT_PREFIX)
+            if is_meant and not stat.S_ISREG(seen.st_mode):
                 raise PathRefused(f"{shown} must be a regular file")
             if name == CATALOG_MARKER and not path:
                 raise PathRefused(
