@@ -243,7 +243,8 @@ class Checker:
         if before is not None:
             self._expect(before[1] < trunk[1], "history: the tag trunk-previous")
             root = self.catalogs[b""].properties
-            self._expect(root["previous_revision"] == before[0], "history: trunk-previous's hash")
+            if b"/.cvmfs" not in self.catalogs:  # else the tagged root is in between
+                self._expect(root["previous_revision"] == before[0], "history: trunk-previous")
         return [text for text, _, _ in tags.values()]
 
     def _check_all_objects(self) -> None:
@@ -327,7 +328,7 @@ class Checker:
             self._check_groups(path, below)
             if row is not root or not path:
                 self.entries[path] = entry
-            if not row["flags"] & 2 and row["flags"] & 1:
+            if not row["flags"] & (2 | 0x4000) and row["flags"] & 1:
                 directories = sum(child["flags"] & 1 for child in below)
                 self._expect(entry.nlink == 2 + directories, f"{path}: {entry.nlink} links")
         self._expect(not by_parent, f"catalog {catalog.mountpoint}: rows without a parent")
@@ -337,7 +338,7 @@ class Checker:
         path = catalog.mountpoint
         parent = _path_key(path.rpartition(b"/")[0]) if path else (0, 0)
         self._expect((root["parent_1"], root["parent_2"]) == parent, f"{path}: parent of root")
-        self._expect(root["flags"] == (33 if path else 1), f"{path}: flags of root")
+        self._expect(root["flags"] & 0xFFF == (33 if path else 1), f"{path}: flags of root")
 
     def _check_entry(self, entry: Entry, *, is_root: bool) -> None:
         row, path = entry.row, entry.path
@@ -352,7 +353,12 @@ class Checker:
         if entry.kind == stat.S_IFREG:
             self._check_file_entry(entry)
             return
-        expected = {stat.S_IFDIR: (1, 3, 33), stat.S_IFLNK: (12,)}.get(entry.kind, (20,))
+        directories = (1, 3, 33)
+        if path == b"/.cvmfs":
+            directories = (32771, 32801)
+        elif path.startswith(b"/.cvmfs/snapshots/"):
+            directories = (16385,)
+        expected = {stat.S_IFDIR: directories, stat.S_IFLNK: (12,)}.get(entry.kind, (20,))
         self._expect(entry.flags in expected, f"{path}: flags {entry.flags}")
         self._expect(row["hash"] is None, f"{path}: has a hash")
         self._expect(not entry.chunks, f"{path}: has chunks")
