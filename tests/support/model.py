@@ -37,22 +37,28 @@ Tree = dict[bytes, tuple]
 
 
 class DirectoryOperations:
-    """Random operations below a directory. Times are set, so that another place can be alike."""
+    """Random operations below a directory. Times are set, so that another place can be alike.
 
-    def __init__(self, root: Path, seed: object) -> None:
+    What is done `in_overlay` comes out the same in a transaction: no hard links, which an overlay
+    breaks up, and no dirtab, whose markers are seen there.
+    """
+
+    def __init__(self, root: Path, seed: object, *, in_overlay: bool = False) -> None:
         self.root = root
+        self.in_overlay = in_overlay
         self.random = random.Random(repr(seed))
         self.clock = 1_500_000_000
 
     def step(self) -> None:
         """Do one thing."""
+        others = (0, 0) if self.in_overlay else (5, 1)
         choice = self.random.choices(
             (
                 self.write, self.append, self.make_directory, self.symlink, self.special,
                 self.chmod, self.hard_link, self.rename, self.remove, self.toggle_marker,
                 self.set_xattr, self.touch, self.write_dirtab,
             ),
-            (20, 6, 8, 4, 2, 6, 5, 8, 6, 6, 5, 4, 1),
+            (20, 6, 8, 4, 2, 6, others[0], 8, 6, 6, 5, 4, others[1]),
         )[0]  # fmt: skip
         choice()
 
@@ -64,10 +70,10 @@ class DirectoryOperations:
         for name in names[:-1]:
             place = place / name
             if place.is_symlink() or (os.path.lexists(place) and not place.is_dir()):
-                place.unlink()
+                self._delete(place)
             if not place.exists():
                 place.mkdir()
-                self._stamp(place)
+                self._stamp_new(place)
         place = place / names[-1]
         self._delete(place)
         return place
@@ -89,7 +95,9 @@ class DirectoryOperations:
                     found.append(Path(directory, name))
             for name in sorted(files) if wanted != "directories" else ():
                 place = Path(directory, name)
-                if name not in (MARKER, DIRTAB) and (wanted == "any" or stat.S_ISREG(place.lstat().st_mode)):
+                if name not in (MARKER, DIRTAB) and (
+                    wanted == "any" or stat.S_ISREG(place.lstat().st_mode)
+                ):
                     found.append(place)
             directories.sort()
         return self.random.choice(found) if found else None
@@ -154,7 +162,7 @@ class DirectoryOperations:
 
     def move(self, old: Path, new: Path) -> None:
         """Rename, also where the kernel would not."""
-        shutil.move(old, new)
+        shutil.move(old, new, copy_function=_copy)
         self._stamp(old.parent)
         self._stamp(new.parent)
 
