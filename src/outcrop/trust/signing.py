@@ -83,6 +83,12 @@ def public_key_of(private_key_pem: bytes) -> PublicKey:
     return PublicKey(numbers.n, numbers.e)
 
 
+def public_key_pem(key: PublicKey) -> bytes:
+    """A public key as the file that readers get."""
+    numbers = rsa.RSAPublicNumbers(key.exponent, key.modulus)
+    return numbers.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
 def sign_manifest(manifest: Manifest, repository_key_pem: bytes, algorithm: HashAlgorithm) -> bytes:
     """The whole `.cvmfspublished`. `algorithm` is the repository's.
 
