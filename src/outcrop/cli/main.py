@@ -71,6 +71,8 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "masterkey": "Keep the master key on a PKCS #11 token.",
         "alterfs": "Allow or forbid replication.",
         "rmfs": "Remove a repository.",
+        "repoinfo": "Show or change whom a repository belongs to.",
+        "server-info": "Write what this server says of itself and its repositories.",
         "statistics": "Show what was published and collected so far.",
     },
     "Other": {

@@ -23,6 +23,8 @@ class Names(Enum):
     """How many repositories a command takes."""
 
     NONE = ""
+    NEW = "FQRN "
+    """One that need not be configured yet."""
     ONE = "FQRN"
     GUESSED = "[FQRN]"
     """One; it may be left out where only one is configured."""

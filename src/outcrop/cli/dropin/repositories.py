@@ -45,7 +45,7 @@ def choose(locations: Locations, names: Names, words: Sequence[str]) -> list[str
     if names is Names.NONE:
         return []
     if not words:
-        if names is Names.ONE:
+        if names in (Names.ONE, Names.NEW):
             raise UsageError("Too few arguments provided")
         present = configured(locations)
         if len(present) != 1:
@@ -60,8 +60,19 @@ def choose(locations: Locations, names: Names, words: Sequence[str]) -> list[str
         if not matching and any(wild in name for wild in "*?["):
             raise RepositoryNotFound(f"no repository matches {word}")
         for match in matching or [complete(locations, name)]:
+            if names is not Names.NEW:
+                _check_configured(locations, match)
             found[match] = None
     return list(found)
+
+
+def _check_configured(locations: Locations, fqrn: str) -> None:
+    directory = locations.server_config(fqrn)
+    if not directory.is_dir():
+        raise RepositoryNotFound(
+            f"The repository {fqrn} does not exist: there is no {directory}",
+            hint="cvmfs_server list shows what there is",
+        )
 
 
 def complete(locations: Locations, name: str) -> str:

@@ -282,7 +282,7 @@ _UPKEEP: Final[Mapping[str, Verb]] = {
 _REPOSITORIES: Final[Mapping[str, Verb]] = {
     "mkfs": Verb(
         summary="Create a new repository with a given name",
-        names=Names.ONE,
+        names=Names.NEW,
         run=actions.mkfs,
         letters={
             "w": Letter("stratum 0 URL", "URL", to="--url"),
@@ -308,7 +308,7 @@ _REPOSITORIES: Final[Mapping[str, Verb]] = {
     ),
     "import": Verb(
         summary="Make this machine the stratum 0 of a stored repository",
-        names=Names.ONE,
+        names=Names.NEW,
         run=actions.import_stored,
         letters={
             "w": Letter("stratum 0 URL", "URL", to="--stratum0-url"),
