@@ -1,14 +1,16 @@
 """A bucket as a store: what it sends, what it makes of failures, and that secrets stay secret."""
 
+import random
 import threading
 from pathlib import Path
 from typing import Any
 
 import obstore
 import pytest
+from obstore.exceptions import GenericError, NotSupportedError
 from obstore.store import MemoryStore as MemoryBucket
 from tests.support.s3_server import Gate, free_port
-from tests.support.servers import HttpServer
+from tests.support.servers import Fault, HttpServer
 
 from outcrop.storage.cloud import CloudClients, CloudStore
 from outcrop.storage.cloud_clients import create_bucket, open_bucket, open_by_settings
@@ -200,6 +202,71 @@ def requests_of(settings: S3Settings) -> HttpServer:
 
 def vars_of(settings: S3Settings) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in S3Settings.__slots__}
+
+
+def test_a_server_that_knows_no_ranges_is_read_whole() -> None:
+    data = random.Random(1).randbytes(3_000_000)
+    with HttpServer({"/software/a.test/file": data}) as server:
+        server.fail(Fault.IGNORE_RANGE, when=lambda request: "range" in request.headers)
+        store = open_by_settings(settings_for(server.port), "a.test")
+        for offset, length in ((0, 1), (5, 300), (1_048_570, 20), (2_999_999, 1), (0, 3_000_000)):
+            sink = MemorySink(10**9)
+            store.fetch("file", sink, byte_range=(offset, length))
+            assert sink.data == data[offset : offset + length]
+    assert any("range" in request.headers for request in server.requests)
+
+
+@pytest.mark.parametrize("fault", [Fault.TRUNCATE, Fault.STALL_IN_BODY, Fault.KILL, Fault.GARBAGE])
+def test_a_body_that_does_not_arrive_whole_is_never_taken_for_one(fault: Fault) -> None:
+    with HttpServer({"/software/a.test/file": b"x" * 100_000}) as server:
+        server.fail(fault)
+        store = open_by_settings(settings_for(server.port, timeout_seconds=1), "a.test")
+        with pytest.raises(StorageUnavailable, match=r"a\.test/file"):
+            read_file(store, "file")
+        server.behave()
+        assert len(read_file(store, "file")) == 100_000
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        NotSupportedError("conditions"),
+        GenericError("Server returned non-2xx status code: 501 Not Implemented: "),
+    ],
+)
+def test_a_service_that_refuses_conditions_gets_none(
+    bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch, refusal: Exception
+) -> None:
+    put = obstore.put
+
+    def put_without_conditions(*arguments: Any, **options: Any) -> Any:
+        if options.get("mode", "overwrite") != "overwrite":
+            raise refusal
+        return put(*arguments, **options)
+
+    monkeypatch.setattr(obstore, "put", put_without_conditions)
+    store = store_in(bucket)
+    store.replace(".cvmfspublished", b"old", None)
+    with pytest.raises(FileChanged):
+        store.replace(".cvmfspublished", b"new", b"other")
+    store.replace(".cvmfspublished", b"new", b"old")
+    assert read_file(store, ".cvmfspublished") == b"new"
+
+
+def test_a_put_whose_answer_was_lost_is_found_done(
+    bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = obstore.put
+
+    def put_twice(*arguments: Any, **options: Any) -> Any:
+        put(*arguments, **options)
+        return put(*arguments, **options)
+
+    store = store_in(bucket)
+    store.write(".cvmfspublished", b"old")
+    monkeypatch.setattr(obstore, "put", put_twice)
+    store.replace(".cvmfspublished", b"new", b"old")
+    assert read_file(store, ".cvmfspublished") == b"new"
 
 
 def test_the_canned_acl_is_sent_with_puts_and_signed() -> None:

@@ -93,6 +93,7 @@ class Gate:
         self._lock = threading.Lock()
         self._answers: list[bytes] = []
         self._budget: int | None = None
+        self._is_stalling = False
         self.connections = 0
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -112,6 +113,18 @@ class Gate:
         """Let so many bytes of requests through, then cut every connection; None: all."""
         with self._lock:
             self._budget = upstream_bytes
+
+    def stall_after(self, upstream_bytes: int) -> None:
+        """Let so many bytes of requests through, then nothing more, connections open."""
+        with self._lock:
+            self._budget = upstream_bytes
+            self._is_stalling = True
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether that many bytes came."""
+        with self._lock:
+            return self._is_stalling and self._budget == 0
 
     def _accept(self) -> None:
         while True:
@@ -147,6 +160,8 @@ class Gate:
                     if self._budget is not None:
                         block = block[: self._budget]
                         self._budget -= len(block)
+                if not block and self._is_stalling:
+                    continue
                 if not block:
                     break
                 server.sendall(block)

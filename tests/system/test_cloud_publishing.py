@@ -1,14 +1,17 @@
 """A stratum 0 whose storage is a bucket of a real S3 server: publishing, reading, and failing."""
 
 import json
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.support.checker import Checker
 from tests.support.keys import repository_keys
-from tests.support.mounts import mounted, outcrop
+from tests.support.mounts import mounted, outcrop, wait_until
 from tests.support.s3_server import Gate, S3Server
 from tests.support.servers import HttpServer
 from tests.support.stratum_zero import FQRN, NOW, StratumZero
@@ -154,7 +157,6 @@ def test_a_service_that_goes_away_leaves_the_old_revision(
             PORT=gate.port,
             MAX_RETRIES=0,
             TIMEOUT=1,
-            TIMEOUT=1,
         )
         gate.cut_after(passed_kib * 1024)
         with pytest.raises(StorageUnavailable) as caught:
@@ -164,6 +166,39 @@ def test_a_service_that_goes_away_leaves_the_old_revision(
         gate.cut_after(None)
         world.publish(source)
     assert revision(world) == "2"
+
+
+@pytest.mark.parametrize("passed_kib", [5, 200, 1035])
+def test_a_killed_publisher_leaves_a_whole_revision(
+    tmp_path: Path, source: Path, server: S3Server, passed_kib: int
+) -> None:
+    bucket = f"killed-{passed_kib}"
+    conf = server.write_settings(tmp_path / "s3.conf", BUCKET=bucket)
+    outcrop(tmp_path, "mkfs", FQRN, "-s", str(conf))
+    key = (tmp_path / f"etc/cvmfs/keys/{FQRN}.pub").read_bytes()
+    with Gate(server.port) as gate:
+        server.write_settings(conf, BUCKET=bucket, PORT=gate.port, TIMEOUT=60)
+        gate.stall_after(passed_kib * 1024)
+        publisher = subprocess.Popen(
+            [Path(sys.executable).with_name("outcrop"), "publish", FQRN, "--from", str(source)],
+            env={**os.environ, "OUTCROP_ROOT": str(tmp_path)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            wait_until(lambda: gate.is_stalled or publisher.poll() is not None)
+            assert publisher.poll() is None
+        finally:
+            publisher.kill()
+            publisher.wait(timeout=10)
+    checker = Checker(server.root / bucket / FQRN, FQRN, key)
+    assert checker.check() == []
+    assert checker.manifest["S"] == "1"
+    server.write_settings(conf, BUCKET=bucket)
+    outcrop(tmp_path, "publish", FQRN, "--from", str(source))
+    checker = Checker(server.root / bucket / FQRN, FQRN, key)
+    assert checker.check() == []
+    assert checker.manifest["S"] == "2"
 
 
 def test_a_killed_server_is_an_error_and_a_new_one_goes_on(tmp_path: Path, source: Path) -> None:

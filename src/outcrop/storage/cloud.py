@@ -14,12 +14,11 @@ import obstore
 from obstore.exceptions import (
     AlreadyExistsError,
     BaseError,
-    NotSupportedError,
     PreconditionError,
 )
 from obstore.store import ObjectStore as Client
 
-from outcrop.storage.cloud_errors import cloud_error, is_not_partial
+from outcrop.storage.cloud_errors import cloud_error, is_not_partial, is_not_supported
 from outcrop.storage.errors import (
     FileChanged,
     InvalidName,
@@ -159,7 +158,7 @@ class CloudStore:
             if self._read_version(key)[0] != data:
                 raise
         except StorageUnavailable as error:
-            if not isinstance(error.__cause__, NotSupportedError):
+            if not is_not_supported(error.__cause__):
                 raise
             self.write(name, data)
 

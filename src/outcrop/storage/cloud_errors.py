@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import NotSupportedError, PermissionDeniedError, UnauthenticatedError
 
 from outcrop.storage.errors import (
     AccessDenied,
@@ -52,6 +52,11 @@ def cloud_error(error: Exception, place: str) -> StorageError:
 def is_not_partial(error: BaseException | None) -> bool:
     """Whether a server was asked for a range and answered as if for the whole file."""
     return error is not None and "NotPartial" in str(error)
+
+
+def is_not_supported(error: BaseException | None) -> bool:
+    """Whether a server says that it does not know conditions on puts."""
+    return isinstance(error, NotSupportedError) or _find(_STATUS, str(error)) == "501"
 
 
 _KEYS: Final = "check the access key, the secret key and what its owner may do in the bucket"
