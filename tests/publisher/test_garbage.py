@@ -112,7 +112,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.fixture
 def world(template: World, tmp_path: Path) -> World:
-    return Copies(template, tmp_path).take()
+    return Copies(template, tmp_path / "world").take()
 
 
 @dataclass
@@ -173,7 +173,9 @@ def perform(world: World, step: tuple) -> None:
     world.now += 10
     tag = f"tag{argument}"
     if name == "tag" and tag not in present:
-        edit_tags(world.locations, world.fqrn, add=[WantedTag(name=tag)], now=world.now, store=store)
+        edit_tags(
+            world.locations, world.fqrn, add=[WantedTag(name=tag)], now=world.now, store=store
+        )
     elif name == "untag" and tag in present:
         edit_tags(world.locations, world.fqrn, remove=[tag], now=world.now, store=store)
     elif name == "rollback" and tag in present:

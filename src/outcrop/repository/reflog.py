@@ -137,7 +137,8 @@ class Reflog:
             raise ObjectCorrupt(
                 f"{self._fqrn}: the reflog's hash is {found}, but {self._checksum_file} says "
                 f"{expected}",
-                hint="somebody else wrote it, or it is damaged: compare with a backup",
+                hint="somebody else wrote it, or it is damaged: bring back the right one, or find its "
+                f"content anew with outcrop reflog {self._fqrn} rebuild",
             )
         return data
 
