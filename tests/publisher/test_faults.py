@@ -1,5 +1,6 @@
 """Publishing that fails or dies: the old revision is served on, and the next attempt succeeds."""
 
+import io
 import os
 import shutil
 from collections.abc import Generator
@@ -10,9 +11,12 @@ import pytest
 from tests.support.dying import run_until
 from tests.support.faults import FaultyStore, Kind
 from tests.support.materialized import tree_in_repository, tree_on_disk
+from tests.support.privileges import permissions_hold
 from tests.support.stratum_zero import StratumZero
 
-from outcrop.publisher.errors import ScratchFull
+from outcrop.publisher.difflist import parse_diff_list
+from outcrop.publisher.errors import ScratchFull, SourceUnreadable
+from outcrop.publisher.publish import PublishResult
 from outcrop.repository.errors import RepositoryExists, RevisionConflict
 from outcrop.storage.errors import StorageError
 from outcrop.storage.local import LocalStore
@@ -40,6 +44,9 @@ def change(source: Path) -> None:
     (source / "nested/new").write_bytes(b"new")
     (source / "other").mkdir()
     (source / "other/.cvmfscatalog").touch()
+
+
+CHANGED = b"M large\nD nested/inner/file\nA nested/new\nA other\n"
 
 
 class Scene:
@@ -71,6 +78,12 @@ class Scene:
             finally:
                 shutil.rmtree(place)
 
+    def publish(self, world: StratumZero, way: str, **options: object) -> PublishResult:
+        """Publish the change to a world: the whole directory, or a list of what is different."""
+        if way == "list":
+            options["listed"] = parse_diff_list(io.BytesIO(CHANGED))
+        return world.publish(self.source, **options)
+
     def assert_old_or_new_is_served(self, world: StratumZero) -> None:
         checker = world.checker()
         problems = [p for p in checker.check() if "left over" not in p and "reflog: hash" not in p]
@@ -90,21 +103,25 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Scene:
 
 
 @pytest.mark.parametrize(
-    ("kind", "step"),
+    ("way", "kind", "step"),
     [
-        (Kind.ERROR, 4),
-        (Kind.FULL, 7),
-        pytest.param(Kind.ERROR, 1, marks=pytest.mark.system),
-        pytest.param(Kind.FULL, 1, marks=pytest.mark.system),
+        ("directory", Kind.ERROR, 4),
+        ("directory", Kind.FULL, 7),
+        ("list", Kind.FULL, 5),
+        *(
+            pytest.param(way, kind, 1, marks=pytest.mark.system)
+            for way in ("directory", "list")
+            for kind in (Kind.ERROR, Kind.FULL)
+        ),
     ],
 )
 def test_a_store_that_fails_at_any_operation_leaves_the_old_revision(
-    scene: Scene, kind: Kind, step: int
+    scene: Scene, way: str, kind: Kind, step: int
 ) -> None:
     for fail_at, world in zip(range(1, 1000, step), scene.copies(), strict=False):
         store = FaultyStore(LocalStore(world.directory), fail_at=fail_at, kind=kind)
         try:
-            world.publish(scene.source, store=store)
+            scene.publish(world, way, store=store)
         except (StorageError, ScratchFull):
             scene.assert_old_or_new_is_served(world)
             scene.assert_next_publish_succeeds(world)
@@ -114,16 +131,60 @@ def test_a_store_that_fails_at_any_operation_leaves_the_old_revision(
     assert fail_at > 20
 
 
-@pytest.mark.parametrize("step", [23, pytest.param(1, marks=pytest.mark.system)])
-def test_a_publish_killed_anywhere_leaves_the_old_revision(scene: Scene, step: int) -> None:
+@pytest.mark.parametrize(
+    ("way", "step"),
+    [
+        ("directory", 23),
+        ("list", 37),
+        pytest.param("directory", 1, marks=pytest.mark.system),
+        pytest.param("list", 2, marks=pytest.mark.system),
+    ],
+)
+def test_a_publish_killed_anywhere_leaves_the_old_revision(
+    scene: Scene, way: str, step: int
+) -> None:
     for number, world in zip(range(1, 100_000, step), scene.copies(), strict=False):
-        is_through = run_until(number, lambda world=world: world.publish(scene.source))
+        is_through = run_until(number, lambda world=world: scene.publish(world, way))
         scene.assert_old_or_new_is_served(world)
         if is_through:
             break
         world.now += 10
         scene.assert_next_publish_succeeds(world)
     assert number > 50
+
+
+@pytest.mark.parametrize("way", ["directory", "list"])
+def test_a_dry_run_writes_to_no_store(scene: Scene, way: str) -> None:
+    class ReadOnly(LocalStore):
+        def write(self, name: str, data: bytes) -> None:
+            pytest.fail(f"{name} was written")
+
+        def remove(self, name: str) -> None:
+            pytest.fail(f"{name} was removed")
+
+        def sync(self) -> None:
+            pytest.fail("a dry run has nothing to sync")
+
+    worlds = scene.copies()
+    world = next(worlds)
+    result = scene.publish(world, way, store=ReadOnly(world.directory), dry_run=True)
+    assert result.bytes_stored > 9000
+    assert tree_in_repository(world.checked()) == scene.old_tree
+    worlds.close()
+
+
+def test_a_listed_file_nobody_may_read_is_named_and_nothing_published(scene: Scene) -> None:
+    worlds = scene.copies()
+    world = next(worlds)
+    (scene.source / "large").chmod(0)
+    try:
+        with permissions_hold(), pytest.raises(SourceUnreadable, match="large"):
+            scene.publish(world, "list")
+    finally:
+        (scene.source / "large").chmod(0o644)
+    scene.assert_old_or_new_is_served(world)
+    scene.assert_next_publish_succeeds(world)
+    worlds.close()
 
 
 @pytest.mark.parametrize("step", [11, pytest.param(1, marks=pytest.mark.system)])
