@@ -227,3 +227,14 @@ def test_a_time_span_nobody_understands_is_told_before_anything_is_done(tagged: 
     tagged.world.configure(CVMFS_AUTO_TAG_TIMESPAN='"now and then"')
     with pytest.raises(PublisherSettingsError, match=r"CVMFS_AUTO_TAG_TIMESPAN.*now and then"):
         tagged.world.publish(tagged.source)
+
+
+def test_the_virtual_directory_follows_edits_of_tags(tmp_path: Path) -> None:
+    tagged = Tagged(tmp_path, CVMFS_VIRTUAL_DIR="true")
+    world = tagged.world
+    before = revisions_of(world)["trunk"]
+    edit(world, add=[WantedTag(name="good", root=tags_of(world)["v2"].hash)], remove=["v3"])
+    assert revisions_of(world)["trunk"] == before + 1
+    checker = world.checked()
+    shown = {path for path in checker.entries if path.startswith(b"/.cvmfs/snapshots/")}
+    assert {path.rpartition(b"/")[2] for path in shown} == {b"good", b"v2", b"v4"}

@@ -1,6 +1,7 @@
 """`outcrop diff`: what is different between two revisions."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 
 import click
@@ -16,7 +17,7 @@ from outcrop.cli.differences import (
 )
 from outcrop.cli.exit_codes import READING
 from outcrop.cli.history_text import tag_fields, tag_time
-from outcrop.cli.output import Output, printable
+from outcrop.cli.output import Output, printable, shown
 from outcrop.cli.targets import TargetChoice, TargetCommand, connect_target
 from outcrop.client.connection import Connection
 from outcrop.formats.hashes import ObjectRef, Suffix
@@ -28,11 +29,12 @@ from outcrop.repository.revisions import resolve_revision
 
 @click.command(
     cls=TargetCommand,
-    exits=READING,
+    exits=(*READING, 9),
     examples="""
 outcrop diff software.example.org
 outcrop diff software.example.org --from v1.0 --to v2.0
 outcrop diff software.example.org --from '1 week ago' --machine-readable
+outcrop diff software.example.org --worktree
 """,
 )
 @click.option("-s", "--from", "source", metavar="REVISION", default=TRUNK_PREVIOUS,
@@ -43,6 +45,8 @@ outcrop diff software.example.org --from '1 week ago' --machine-readable
               help="One letter for everything, as cvmfs_server diff -m.")  # fmt: skip
 @click.option("-h", "--header", is_flag=True, help="Say first what is compared.")
 @click.option("-i", "--ignore-timediff", is_flag=True, help="Modification times do not matter.")
+@click.option("-w", "--worktree", is_flag=True,
+              help="What an open transaction would publish; TARGET is its repository.")  # fmt: skip
 @click.option("--statistics", is_flag=True, help="Only how many more there are of each kind.")
 @click.pass_obj
 def command(
@@ -53,6 +57,7 @@ def command(
     machine: bool,
     header: bool,
     ignore_timediff: bool,
+    worktree: bool,
     statistics: bool,
 ) -> None:
     """List what is different between two revisions of a repository, without a mount.
@@ -60,6 +65,9 @@ def command(
     TARGET is a URL, a repository's name, or the directory it is stored in. Only catalogs that
     differ are fetched. A date stands for the newest tagged revision at that time.
     """
+    if worktree:
+        _print_worktree(session, choice.target)
+        return
     with contextlib.closing(connect_target(session, choice)) as connection:
         old, new = _resolve(session, connection, (source, destination))
         opener = connection.source.opener
@@ -79,6 +87,33 @@ def command(
             lines = machine_line if machine else text_line
             # Upstream compares what is in the root directory, not itself.
             session.output.lines(lines(one) for one in found if one.path or not machine)
+
+
+def _print_worktree(session: Session, fqrn: str) -> None:
+    """Publish an open transaction without effect, and print what is told of it."""
+    from outcrop.cli.transactions import PinnedMounts  # publishers have the packages for it
+    from outcrop.publisher.options import PublishOptions
+    from outcrop.publisher.transaction import publish_transaction
+
+    found: list[dict[str, str]] = []
+
+    def tell(change: str, path: bytes) -> None:
+        if session.output.is_json:
+            found.append({"path": os.fsdecode(path or b"/"), "change": change})
+        else:
+            session.output.line(f"[{change}] {shown(path or b'/')}")
+
+    options = PublishOptions(dry_run=True, on_change=tell, tag=f"worktree-{session.now}")
+    publish_transaction(
+        session.locations,
+        fqrn,
+        mounter=PinnedMounts(session, fqrn),
+        options=options,
+        now=session.now,
+        force=True,
+    )
+    if session.output.is_json:
+        session.output.json_items(found)
 
 
 def _resolve(session: Session, connection: Connection, texts: tuple[str, str]) -> tuple[Tag, Tag]:
