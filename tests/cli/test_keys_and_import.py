@@ -122,9 +122,12 @@ def test_a_repository_moves_with_its_keys(made: Path, world: Path, tree: Path) -
 
 
 def test_a_repository_without_a_reflog_gets_one(made: Path, world: Path, tree: Path) -> None:
+    outcrop("publish", FQRN, "--from", tree, "-a", "v1")
+    roots = {ref["hash"] for ref in outcrop("reflog", FQRN, "--json").json}
     kept = forget(world)
     (made / ".cvmfsreflog").unlink()
     assert outcrop("import", FQRN, "--keys", kept).code == 0
+    assert {ref["hash"] for ref in outcrop("reflog", FQRN, "--json").json} == roots
     assert outcrop("publish", FQRN, "--from", tree).code == 0
     assert outcrop("verify", FQRN).code == 0
 

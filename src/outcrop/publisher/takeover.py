@@ -12,8 +12,6 @@ from pathlib import Path
 from outcrop.errors import FormatError
 from outcrop.formats.fqrn import check_fqrn
 from outcrop.formats.hashes import ContentHash, ObjectRef, Suffix
-from outcrop.formats.manifest import Manifest
-from outcrop.formats.reflog import Ref, RefType
 from outcrop.formats.whitelist import Whitelist
 from outcrop.publisher.create import write_settings
 from outcrop.publisher.create_options import STRATUM0_URL
@@ -27,18 +25,22 @@ from outcrop.publisher.keyring import (
 )
 from outcrop.publisher.lock import publishing_lock
 from outcrop.publisher.master_key import FileMasterKey
+from outcrop.publisher.options import say_nothing
 from outcrop.publisher.private_files import write_file
-from outcrop.publisher.session import local_errors, read_key
+from outcrop.publisher.session import local_errors, read_key, scratch_directory
 from outcrop.publisher.settings import StratumZeroSettings, user_name
 from outcrop.publisher.whitelisting import DEFAULT_DAYS, resign
 from outcrop.repository.commit import MANIFEST
 from outcrop.repository.errors import RepositoryExists, RepositoryNotFound
+from outcrop.repository.history import History, read_history
 from outcrop.repository.open import MAX_MANIFEST_BYTES
 from outcrop.repository.reflog import NAME as REFLOG
 from outcrop.repository.reflog import Reflog
+from outcrop.repository.reflog_rebuild import find_refs
 from outcrop.storage.errors import ObjectNotFound
 from outcrop.storage.locations import Locations
 from outcrop.storage.store import WritableStore, read_file, read_object
+from outcrop.storage.temporary import TransientOpener
 from outcrop.storage.upstream import Upstream, open_store
 from outcrop.trust.blacklist import Blacklist
 from outcrop.trust.chain import (
@@ -216,34 +218,27 @@ def _verify(
 def _keep_reflog(
     settings: StratumZeroSettings, store: WritableStore, trusted: TrustedManifest, now: int
 ) -> None:
-    """Note the checksum of the reflog that is there; start one with the trunk if none is.
+    """Note the checksum of the reflog that is there; find what belongs into one if none is.
 
     The manifest's is that of its publication: garbage collection since then has changed it.
     """
     checksum_file = settings.spool / "reflog.chksum"
     if checksum_file.exists():
         return
-    algorithm = trusted.manifest.algorithm
+    manifest = trusted.manifest
     try:
         data = read_file(store, REFLOG, limit=_MAX_REFLOG_BYTES)
     except ObjectNotFound:
-        reflog = Reflog(store, checksum_file, settings.fqrn, algorithm)
-        reflog.rebuild(_refs(trusted.manifest, now))
+        reflog = Reflog(store, checksum_file, settings.fqrn, manifest.algorithm)
+        history = History()
+        if manifest.history is not None:
+            history = read_history(TransientOpener(store), manifest.history)
+        with scratch_directory(settings.spool) as scratch:
+            reflog.rebuild(
+                find_refs(store, manifest, history, now=now, scratch=scratch, progress=say_nothing)
+            )
         return
-    write_file(checksum_file, str(ContentHash.of(data, algorithm)).encode(), 0o644)
-
-
-def _refs(manifest: Manifest, now: int) -> list[Ref]:
-    return [
-        Ref(content_hash, kind, now)
-        for content_hash, kind in (
-            (manifest.root_catalog, RefType.CATALOG),
-            (manifest.certificate, RefType.CERTIFICATE),
-            (manifest.history, RefType.HISTORY),
-            (manifest.meta_info, RefType.META_INFO),
-        )
-        if content_hash is not None
-    ]
+    write_file(checksum_file, str(ContentHash.of(data, manifest.algorithm)).encode(), 0o644)
 
 
 def _renew(
