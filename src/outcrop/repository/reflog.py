@@ -100,11 +100,16 @@ class Reflog:
         def insert(database: sqlite3.Connection) -> None:
             database.executemany(INSERT_REF, [ref.to_row() for ref in refs])
 
-        return self._edit(None, insert)
+        return self._edit(None, insert, over_anything=True)
 
     def _edit(
-        self, data: bytes | None, change: Callable[[sqlite3.Connection], None]
+        self,
+        data: bytes | None,
+        change: Callable[[sqlite3.Connection], None],
+        *,
+        over_anything: bool = False,
     ) -> ContentHash:
+        """Write `data`, changed, over `data` (or over anything). Raises FileChanged."""
         with closing(_memory_database()) as database:
             try:
                 if data is None:
@@ -114,7 +119,15 @@ class Reflog:
                 change(database)
             except sqlite3.Error as error:
                 raise FormatError(f"{self._fqrn}: the reflog is no database: {error}") from error
-            return self._write(database.serialize())
+            changed = database.serialize()
+
+        def store() -> None:
+            if over_anything:
+                self._store.write(NAME, changed)
+            else:
+                self._store.replace(NAME, changed, data)
+
+        return self._write(changed, store)
 
     def _create(self, database: sqlite3.Connection) -> None:
         for statement in DDL:
@@ -137,8 +150,8 @@ class Reflog:
             raise ObjectCorrupt(
                 f"{self._fqrn}: the reflog's hash is {found}, but {self._checksum_file} says "
                 f"{expected}",
-                hint="somebody else wrote it, or it is damaged: bring back the right one, or find its "
-                f"content anew with outcrop reflog {self._fqrn} rebuild",
+                hint="somebody else wrote it, or it is damaged: bring back the right one, or "
+                f"find its content anew: outcrop reflog {self._fqrn} rebuild",
             )
         return data
 
@@ -150,7 +163,7 @@ class Reflog:
             return None
         return ContentHash.parse(text)
 
-    def _write(self, data: bytes) -> ContentHash:
+    def _write(self, data: bytes, store: Callable[[], None]) -> ContentHash:
         checksum = ContentHash.of(data, self._algorithm)
         temporary = self._checksum_file.with_name(self._checksum_file.name + ".tmp")
         with temporary.open("w", encoding="ascii") as out:
@@ -158,7 +171,7 @@ class Reflog:
             out.flush()
             os.fsync(out.fileno())
         temporary.replace(self._next_file)
-        self._store.write(NAME, data)
+        store()
         self._next_file.replace(self._checksum_file)
         return checksum
 
