@@ -14,18 +14,24 @@ from tests.support.stratum_zero import FQRN, StratumZero
 from outcrop.publisher.publish import PublishResult
 from outcrop.repository.errors import RepositoryExists, RevisionConflict
 from outcrop.storage.cloud import CloudClients, CloudStore
+from outcrop.storage.errors import FileChanged, ObjectCorrupt
+from outcrop.storage.store import read_file
 
 
 class Interrupted(CloudStore):
-    """A bucket that something happens to just before a manifest is put."""
+    """A bucket that something happens to just before a file is replaced."""
 
-    def __init__(self, bucket: MemoryBucket, before_replace: Callable[[], object]) -> None:
+    def __init__(
+        self, bucket: MemoryBucket, name: str, before_replace: Callable[[], object]
+    ) -> None:
         super().__init__(CloudClients(reader=bucket, writer=bucket), prefix=FQRN, place="memory")
+        self._name = name
         self._before_replace = before_replace
 
     def _read_version(self, key: str) -> tuple[bytes | None, "obstore.UpdateVersion"]:
         found = super()._read_version(key)
-        self._before_replace()
+        if key.endswith(self._name):
+            self._before_replace()
         return found
 
 
@@ -68,12 +74,33 @@ def test_of_two_machines_that_publish_at_once_one_gets_through(
         if not won:
             won.append(two.publish(tmp_path / "two/source", store=store_in(bucket)))
 
-    with pytest.raises(RevisionConflict, match="somebody else published"):
-        one.publish(tmp_path / "one/source", store=Interrupted(bucket, publish_other))
+    with pytest.raises(FileChanged, match="somebody else wrote it"):
+        one.publish(
+            tmp_path / "one/source", store=Interrupted(bucket, ".cvmfsreflog", publish_other)
+        )
     assert [result.revision for result in won] == [2]
     checker = check(bucket, tmp_path / "downloaded")
     assert checker.read(b"/two") == b"two"
     assert b"/one" not in checker.entries
+    # The reflog's checksum is on the machine that published: the other one is refused from now on.
+    with pytest.raises(ObjectCorrupt, match="reflog"):
+        one.publish(tmp_path / "one/source", store=store_in(bucket))
+    assert two.publish(tmp_path / "two/source", store=store_in(bucket)).revision == 3
+
+
+def test_a_manifest_that_changed_at_the_last_moment_stays(
+    tmp_path: Path, bucket: MemoryBucket
+) -> None:
+    world = StratumZero(tmp_path)
+    world.create(store=store_in(bucket))
+    (tmp_path / "source").mkdir()
+
+    def change() -> None:
+        store_in(bucket).write(".cvmfspublished", b"of somebody else")
+
+    with pytest.raises(RevisionConflict, match="somebody else published"):
+        world.publish(tmp_path / "source", store=Interrupted(bucket, ".cvmfspublished", change))
+    assert read_file(store_in(bucket), ".cvmfspublished") == b"of somebody else"
 
 
 def test_a_repository_is_not_made_over_another(tmp_path: Path, bucket: MemoryBucket) -> None:
