@@ -10,6 +10,7 @@ import stat
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import IntFlag
+from struct import Struct
 from typing import Any, Self
 
 from outcrop.errors import FormatError
@@ -25,6 +26,7 @@ MAX_NAME_BYTES = 255
 MAX_SYMLINK_BYTES = 4095
 """What Linux can have on disk, so what a publisher can have read."""
 
+_TWO_NUMBERS = Struct("<qq")
 _MAX_UINT32 = 0xFFFFFFFF
 _MAX_MODE = 0o177777
 _NS_PER_SECOND = 1_000_000_000
@@ -51,11 +53,8 @@ DDL = (
 
 def path_hash(path: bytes) -> tuple[int, int]:
     """The key of a path: both halves of its MD5 as little-endian signed 64-bit numbers."""
-    digest = hashlib.md5(path, usedforsecurity=False).digest()
-    return (
-        int.from_bytes(digest[:8], "little", signed=True),
-        int.from_bytes(digest[8:], "little", signed=True),
-    )
+    first, second = _TWO_NUMBERS.unpack(hashlib.md5(path, usedforsecurity=False).digest())
+    return first, second
 
 
 def parent_hash(path: bytes) -> tuple[int, int]:

@@ -222,11 +222,13 @@ def _number(digits: bytes) -> int:
         bits = 8 * len(digits) - 1
         value = int.from_bytes(digits, "big") & ((1 << bits) - 1)
         return value - (1 << bits) if value >> (bits - 1) else value
-    text = digits.partition(b"\0")[0].strip(b" ")
-    if not text:
-        return 0
+    text = digits.rstrip(b"\0 ")
     if not text.isdigit():  # int() takes signs, underscores and more
-        raise ValueError(repr(text))
+        text = digits.partition(b"\0")[0].strip(b" ")
+        if not text:
+            return 0
+        if not text.isdigit():
+            raise ValueError(repr(text))
     return int(text, 8)
 
 
