@@ -1,5 +1,6 @@
 """Random trees through random edits: after every publish the repository equals the source."""
 
+import io
 import os
 import shutil
 import tempfile
@@ -18,6 +19,7 @@ from tests.support.materialized import tree_in_repository, tree_on_disk
 from tests.support.stratum_zero import StratumZero
 
 from outcrop.publisher import previous_state
+from outcrop.publisher.difflist import parse_diff_list
 
 NAMES = st.sampled_from(["a", "b", "c", "d e", "\udcff", "ü"])
 PATHS = st.lists(NAMES, min_size=1, max_size=3).map(tuple)
@@ -43,6 +45,7 @@ class PublishMachine(RuleBasedStateMachine):
         self.stratum_zero.create()
         self.stratum_zero.configure(**SMALL_CHUNKS)
         self.is_published = False
+        self.last_tree: dict[bytes, tuple] | None = None
         # All times here are of one clock, so files older than the scan by a tick are certain.
         self.racy_ns = previous_state._RACY_NS
         previous_state._RACY_NS = 0
@@ -135,13 +138,26 @@ class PublishMachine(RuleBasedStateMachine):
     def publish(self) -> None:
         self._let_the_clock_tick()
         self.stratum_zero.publish(self.source, to=self.target)
-        self.is_published = True
+        self.is_published, self.last_tree = True, tree_on_disk(self.source)
+
+    @precondition(lambda self: not self.is_published and self.last_tree is not None)
+    @rule(is_shallow=st.booleans())
+    def publish_list(self, is_shallow: bool) -> None:
+        now = tree_on_disk(self.source)
+        lines = [b"D " + path[1:] for path in self.last_tree.keys() - now.keys()]
+        lines += [
+            b"A " + path[1:] for path in now if path and now[path] != self.last_tree.get(path)
+        ]
+        listed = parse_diff_list(io.BytesIO(b"\0".join(sorted(lines))), is_null_separated=True)
+        self._let_the_clock_tick()
+        self.stratum_zero.publish(self.source, to=self.target, listed=listed, is_shallow=is_shallow)
+        self.is_published, self.last_tree = True, now
 
     @rule()
     def publish_elsewhere(self) -> None:
         self.stratum_zero.publish(self.source, to=b"/x/y" if self.target == b"/t" else b"/t")
         self.target = b"/t"
-        self.is_published = False
+        self.is_published, self.last_tree = False, None
 
     @invariant()
     def published_tree_equals_the_source(self) -> None:
