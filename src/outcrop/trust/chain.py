@@ -108,7 +108,7 @@ def verify_manifest(
     signer = Certificate.parse(certificate)
     _check_manifest_signature(data, signer, fqrn)
     blacklist.check_certificate(signer)
-    _check_listed(signer, whitelist.whitelist)
+    check_listed(signer, whitelist.whitelist)
     blacklist.check_revision(fqrn, manifest.revision)
     return TrustedManifest(manifest, data, certificate, whitelist)
 
@@ -176,12 +176,13 @@ def _check_not_rolled_back(manifest: Manifest, known: Breadcrumb, fqrn: str) -> 
         )
 
 
-def _check_listed(signer: Certificate, whitelist: Whitelist) -> None:
+def check_listed(signer: Certificate, whitelist: Whitelist) -> None:
+    """See that a certificate may sign for the repository. Raises CertificateNotListed."""
     for listed in whitelist.fingerprints:
         if signer.fingerprint(listed.algorithm) == listed:
             return
     algorithms = {listed.algorithm for listed in whitelist.fingerprints}
     shown = ", ".join(fingerprint_text(signer.fingerprint(a)) for a in algorithms)
     raise CertificateNotListed(
-        f"{whitelist.fqrn}: the manifest's certificate is not on the whitelist: {shown or 'empty'}"
+        f"{whitelist.fqrn}: the certificate is not on the whitelist: {shown or 'empty'}"
     )

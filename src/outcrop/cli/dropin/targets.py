@@ -1,6 +1,5 @@
 """How commands that read get at a repository the original's way: by its server.conf, or a URL."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from outcrop.cli.dropin.call import Call
@@ -31,14 +30,15 @@ def target_of(call: Call) -> list[str]:
     return published_target(call.locations, fqrn)
 
 
-def key_options(place: str | None) -> list[str]:
-    """`--key` options for public keys: a directory of them, or files separated by colons."""
+def key_files(place: str | None) -> list[Path]:
+    """Public keys: all of a directory, or files separated by colons."""
     if place is None:
         return []
     if Path(place).is_dir():
-        return _each(sorted(Path(place).glob("*.pub")))
-    return _each([Path(part) for part in place.split(":")])
+        return sorted(Path(place).glob("*.pub"))
+    return [Path(part) for part in place.split(":")]
 
 
-def _each(files: Sequence[Path]) -> list[str]:
-    return [word for file in files for word in ("--key", str(file))]
+def key_options(place: str | None) -> list[str]:
+    """The same as options of an `outcrop` command."""
+    return [word for file in key_files(place) for word in ("--key", str(file))]
