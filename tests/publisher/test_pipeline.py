@@ -310,7 +310,8 @@ def test_a_bulk_object_beside_the_chunks_if_asked_for(tmp_path: Path) -> None:
         with_bulk=True,
     )
     paths = [write(tmp_path / "l", large), write(tmp_path / "s", small)]
-    contents = list(line.store_all(*paths).values())
+    found = line.store_all(*paths)
+    contents = [found[os.fsencode(path)] for path in paths]
     assert len(contents[0].chunks) > 1 and contents[0].content is not None
     assert line.read(contents[0]) == large
     stored = sum(
