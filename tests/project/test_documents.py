@@ -71,7 +71,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_commands_in_documents_exist(page: Path) -> None:
     names = {name for section in SECTIONS.values() for name in section}
-    shown = re.findall(r"^(?:\$ )?outcrop ([a-z]+)\b", page.read_text(), re.MULTILINE)
+    shown = re.findall(r"^(?:\$ )?outcrop ([a-z][a-z-]*)\b", page.read_text(), re.MULTILINE)
     assert set(shown) <= names
 
 
