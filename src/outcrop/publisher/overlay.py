@@ -89,8 +89,8 @@ class UpperDirectory:
     def changes(self, *, on_change: OnChange | None = None) -> Iterator[UpperChange]:
         """The changed directories, parents first; each must be applied before the next is asked.
 
-        Directories that were moved are moved in the editor, which `on_change` is told of. Raises PathRefused, SourceUnreadable,
-        SourceChanged.
+        Directories that were moved are moved in the editor, which `on_change` is told of. Raises
+        PathRefused, SourceUnreadable, SourceChanged.
         """
         self._plan()
         self._move()

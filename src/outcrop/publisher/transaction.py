@@ -210,9 +210,9 @@ def abort_transaction(
     union = Union(area, Path(transaction.union), mounter)
     with _shell_closed(area, within_shell=within_shell), _locked(area):
         union.close(force=force)
-        area.end()
         if not transaction.is_shell:
             give_back(union, ContentHash.parse(transaction.base))
+        area.end()
     return transaction
 
 
@@ -279,14 +279,18 @@ def _check_still_open(
 def _finish(
     area: TransactionArea, transaction: Transaction, union: Union, root: ContentHash
 ) -> list[str]:
-    """Close a transaction whose revision is out. Whatever goes wrong now is no error any more."""
+    """Close a transaction whose revision is out. Whatever goes wrong now is no error any more.
+
+    The note of it goes last: until then a command that finds it does all this again.
+    """
     warnings = []
+    if union.is_shown or not transaction.is_shell:
+        warnings += give_back(union, root)
     try:
-        union.close(force=True)
         area.end()
     except (PublishError, OSError) as error:
         warnings.append(f"the transaction's changes are still there: {error}")
-    return warnings if transaction.is_shell else warnings + give_back(union, root)
+    return warnings
 
 
 def _settle(

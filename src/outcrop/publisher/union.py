@@ -50,6 +50,11 @@ class Union:
         return any(self._is_ours(each) for each in mounts_at(self._place))
 
     @property
+    def is_shown(self) -> bool:
+        """Whether a revision is mounted for it."""
+        return find_mount(self._area.lower) is not None
+
+    @property
     def is_served(self) -> bool:
         """Whether what is beneath the changes still has a server; others must not be touched."""
         return mount_state(self._area.lower) is MountState.ALIVE
