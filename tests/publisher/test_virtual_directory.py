@@ -7,6 +7,9 @@ import pytest
 from tests.support.stratum_zero import StratumZero
 
 from outcrop.formats.hashes import ContentHash, ObjectRef, Suffix
+from outcrop.formats.id_map import IdMap
+from outcrop.publisher.migrate import change_owners, maintain
+from outcrop.publisher.options import PublishOptions
 from outcrop.publisher.rollback import roll_back
 from outcrop.publisher.tags import WantedTag, edit_tags
 from outcrop.repository.catalogs import CatalogTree
@@ -144,6 +147,16 @@ def test_switched_off_it_goes(world: StratumZero, source: Path) -> None:
     checker = world.checked()
     assert int(checker.manifest["S"]) == revision
     assert set(checker.catalogs) == {b"", b"/sub"}
+
+
+def test_no_rule_divides_it(world: StratumZero, source: Path) -> None:
+    (source / ".cvmfsdirtab").write_text("/*\n/*/*\n/.cvmfs/*\n")
+    world.publish(source, tag="v1")
+    world.now += 10
+    owners = change_owners(IdMap({}, 7), IdMap())
+    maintain(world.locations, world.fqrn, owners, options=PublishOptions(), now=world.now)
+    assert set(world.checked().catalogs) == {b"", b"/.cvmfs", b"/sub", b"/sub/deep"}
+    assert snapshots(world) == {b"v1"}
 
 
 def test_a_dry_run_makes_none(world: StratumZero, source: Path) -> None:

@@ -39,7 +39,7 @@ def apply_dirtab(markers: MarkerWriter, dirtab: Dirtab, *, is_new: bool) -> list
         wanted = _find_wanted(editor, dirtab, b"", within=None)
     else:
         for catalog in editor.loaded():
-            if catalog.is_dirty:
+            if catalog.is_dirty and catalog.mountpoint != VIRTUAL_DIRECTORY:
                 wanted += _find_wanted(editor, dirtab, catalog.mountpoint, within=catalog)
     for path in wanted:
         markers.nest(path, CATALOG_MARKER, permissions=_PERMISSIONS)
