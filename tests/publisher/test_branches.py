@@ -23,9 +23,14 @@ from outcrop.publisher.tags import WantedTag, edit_tags
 from outcrop.repository.errors import TagNotFound
 
 
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Tagged:
+    return Tagged(tmp_path_factory.mktemp("template"), CVMFS_AUTO_TAG="true")
+
+
 @pytest.fixture
-def tagged(tmp_path: Path) -> Tagged:
-    return Tagged(tmp_path, CVMFS_AUTO_TAG="true")
+def tagged(template: Tagged, tmp_path: Path) -> Tagged:
+    return template.copy(tmp_path)
 
 
 def out(world: StratumZero, **arguments: str | None) -> Checkout | None:
@@ -187,7 +192,7 @@ def test_the_checkout_file_is_upstreams(tmp_path: Path) -> None:
             read_checkout(tmp_path)
 
 
-@pytest.mark.parametrize("step", [31, pytest.param(7, marks=pytest.mark.system)])
+@pytest.mark.parametrize("step", [101, pytest.param(7, marks=pytest.mark.system)])
 def test_a_publish_on_a_branch_killed_anywhere_loses_nothing(tagged: Tagged, step: int) -> None:
     out(tagged.world, branch="fixes", tag="v2")
     tagged.world.publish(tagged.source, tag="first")

@@ -144,10 +144,11 @@ def test_bad_keys_and_clocks_are_seen_before_any_work(office: Office) -> None:
         office.commit(first, now=NOW - 1).check_signing()
 
 
-def test_alternative_catalog_paths_are_refused(office: Office) -> None:
-    with pytest.raises(FormatError, match="alternative"):
-        template = replace(TEMPLATE, has_alternative_paths=True)
-        office.commit(None).sign(template, ROOT, 1, [])
+def test_alternative_catalog_paths_get_their_shortcuts(office: Office) -> None:
+    root = replace(ROOT, hash=office.writer.put(b"a catalog", Suffix.CATALOG).hash)
+    template = replace(TEMPLATE, has_alternative_paths=True)
+    assert office.commit(None).sign(template, root, 1, []).manifest.has_alternative_paths
+    assert office.store.exists(f".cvmfsalt-{root.hash}C")
 
 
 def test_private_keys_are_not_shown(office: Office) -> None:

@@ -154,7 +154,7 @@ def test_is_an_iterator_that_finds_as_it_goes():
 
 
 def test_a_deep_tree_is_no_recursion():
-    path = b"".join(b"/d%d" % level for level in range(1500))
+    path = b"".join(b"/d%d" % level for level in range(1200))
     sim = RepositorySimulator({path: b"deep"})
     old = sim.manifest.root_catalog
     new = sim.publish({path: b"deeper"})
@@ -227,7 +227,7 @@ STRUCTURE = Aspect.NESTED_CATALOG | Aspect.CHUNKED
 
 
 @given(trees(), trees())
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 def test_finds_exactly_what_walking_both_trees_finds(first, second):
     sim = RepositorySimulator(first[0], nested=first[1])
     old = sim.manifest.root_catalog
