@@ -165,8 +165,9 @@ def test_a_dry_run_makes_none(world: StratumZero, source: Path) -> None:
 
 
 def test_shortcuts_lead_readers_to_what_they_need_first(world: StratumZero, source: Path) -> None:
-    world.configure(CVMFS_CATALOG_ALT_PATHS="true")
+    world.configure(CVMFS_CATALOG_ALT_PATHS="true", CVMFS_VOMS_AUTHZ="'cvmfs:/cvmfs/Role=r'")
     world.publish(source)
+    assert world.checked().catalogs[b""].properties["voms_authz"] == "cvmfs:/cvmfs/Role=r"
     manifest = world.checked().manifest
     assert manifest["A"] == "yes"
     for key, suffix in (("C", "C"), ("X", "X"), ("H", "H"), ("M", "M")):

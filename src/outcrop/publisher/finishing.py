@@ -31,11 +31,19 @@ def finish_content(
     editor = markers.editor
     if not settings.virtual_directory and editor.find(VIRTUAL_DIRECTORY) is not None:
         editor.remove(VIRTUAL_DIRECTORY)
+    if settings.membership:
+        _require_membership(editor, settings.membership)
     warnings = _apply_dirtab(markers, dirtab_before)
     if settings.autocatalogs:
         weights = Weights(settings.autocatalogs_max_weight, settings.autocatalogs_min_weight)
         warnings += balance_catalogs(markers, weights)
     return warnings
+
+
+def _require_membership(editor: CatalogEditor, membership: str) -> None:
+    """Say in the root catalog who may read, by which clients know that they need credentials."""
+    if editor.root.properties.get("voms_authz") != membership:
+        editor.root.set_properties(voms_authz=membership)
 
 
 def _apply_dirtab(markers: MarkerWriter, before: DirectoryEntry | None) -> list[str]:

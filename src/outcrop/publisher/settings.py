@@ -64,6 +64,7 @@ class StratumZeroSettings:
     autocatalogs_min_weight: int = 1000
     virtual_directory: bool = False
     alternative_paths: bool = False
+    membership: str = ""
     auto_gc: bool = False
     auto_gc_lapse: str = "1 day ago"
     auto_gc_timespan: str = "3 days ago"
@@ -269,6 +270,7 @@ PARAMETERS: Final[Mapping[str, PublisherParameter]] = {
     "CVMFS_AUTOCATALOGS_MIN_WEIGHT": PublisherParameter("autocatalogs_min_weight", _number),
     "CVMFS_VIRTUAL_DIR": PublisherParameter("virtual_directory", is_on),
     "CVMFS_CATALOG_ALT_PATHS": PublisherParameter("alternative_paths", is_on),
+    "CVMFS_VOMS_AUTHZ": PublisherParameter("membership", str),
     "CVMFS_AUTO_GC": PublisherParameter("auto_gc", is_on),
     "CVMFS_AUTO_GC_LAPSE": PublisherParameter("auto_gc_lapse", str),
     "CVMFS_AUTO_GC_TIMESPAN": PublisherParameter("auto_gc_timespan", str),
