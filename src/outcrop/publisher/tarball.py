@@ -15,7 +15,6 @@ from typing import BinaryIO, Final, Self
 
 from outcrop.errors import FormatError
 from outcrop.formats.catalog import DirectoryEntry
-from outcrop.formats.dirtab import MAX_BYTES as MAX_DIRTAB_BYTES
 from outcrop.formats.dirtab import Dirtab
 from outcrop.formats.graft import Graft
 from outcrop.formats.hashes import Compression
@@ -26,7 +25,6 @@ from outcrop.formats.xattrs import (
     serialize_xattrs,
 )
 from outcrop.publisher.counts import ChangeCounts
-from outcrop.publisher.dirtab_catalogs import apply_dirtab
 from outcrop.publisher.errors import (
     LimitExceeded,
     MemberRefused,
@@ -43,7 +41,6 @@ from outcrop.publisher.rules import (
     GRAFT_PREFIX,
     VIRTUAL_DIRECTORY,
     SyncRules,
-    read_dirtab,
     shown_path,
 )
 from outcrop.publisher.scan import DIRECTORY_BYTES
@@ -134,8 +131,7 @@ class TarballIngest:
         self._pipeline = session.pipeline
         self._target = target
         self._owner = owner
-        self._rules = SyncRules.of(session, options, Dirtab.parse(read_dirtab(session)))
-        self._new_dirtab: Dirtab | None = None
+        self._rules = SyncRules.of(session, options, Dirtab())  # every publish heeds it at its end
         self._grafts: dict[bytes, Graft] = {}
         self._graft_bytes = 0
         self.counts = ChangeCounts(on_change=options.on_change)
@@ -163,8 +159,6 @@ class TarballIngest:
             self._tree.nest(self._target, markers)
         self._tree.settle()
         self._apply_grafts()
-        dirtab = self._new_dirtab or self._rules.dirtab
-        apply_dirtab(markers, dirtab, is_new=self._new_dirtab is not None)
         return self.counts
 
     # --- one member ---
@@ -257,11 +251,7 @@ class TarballIngest:
             partial(self._end_file, member, path, number),
             is_external=self._rules.is_external,
         )
-        if path == b"/" + DIRTAB and member.size <= MAX_DIRTAB_BYTES:
-            job.data = reader.read(member)
-            self._new_dirtab = Dirtab.parse(job.data)
-            self._pipeline.submit(job)
-        elif member.size <= _IN_MEMORY_BYTES:
+        if member.size <= _IN_MEMORY_BYTES:
             job.data = reader.read(member)
             self._pipeline.submit(job)
         else:
