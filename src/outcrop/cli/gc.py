@@ -10,12 +10,13 @@ import click
 from outcrop.cli.command import Command, Session, checked
 from outcrop.cli.entries import human_size
 from outcrop.cli.exit_codes import DONE, FAILED
+from outcrop.cli.output import printable
 from outcrop.cli.progress import progress_bar
 from outcrop.errors import OutcropError
 from outcrop.formats.dates import parse_date
 from outcrop.formats.fqrn import check_fqrn
 from outcrop.publisher.administration import list_repositories
-from outcrop.publisher.garbage import GarbageOptions, GarbageResult, collect_garbage
+from outcrop.publisher.garbage import GarbageOptions, GarbageResult, collect_garbage, maybe_collect
 from outcrop.publisher.settings import StratumZeroSettings
 from outcrop.storage.locations import Locations
 
@@ -95,6 +96,21 @@ def _collect_all(session: Session, options: GarbageOptions) -> int:
     return code
 
 
+def collect_if_due(session: Session, fqrn: str) -> None:
+    """After a publish: collect garbage if the repository's settings want that now.
+
+    The publish has succeeded, so what goes wrong here is a warning.
+    """
+    try:
+        with progress_bar(session.output) as update:
+            result = maybe_collect(session.locations, fqrn, now=session.now, progress=update)
+    except OutcropError as error:
+        session.output.note(f"outcrop: warning: garbage was not collected: {printable(str(error))}")
+        return
+    if result is not None:
+        session.output.note(_text(result))
+
+
 def _options(session: Session, chosen: dict[str, Any]) -> GarbageOptions:
     now = session.now
     since, orphans = chosen["since"], chosen["orphans"]
@@ -130,6 +146,7 @@ def _fields(result: GarbageResult) -> dict[str, Any]:
         "dry_run": result.dry_run,
         **collected,
         "leftovers": result.leftovers,
+        "warnings": list(result.warnings),
         "seconds": round(result.seconds, 3),
     }
 
@@ -153,4 +170,5 @@ def _text(result: GarbageResult) -> str:
         f"  warning: catalog {catalog} was damaged; --orphans finds what only it referred to"
         for catalog in found.damaged
     ]
+    lines += [f"  warning: {printable(warning)}" for warning in result.warnings]
     return "\n".join(lines)

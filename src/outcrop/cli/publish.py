@@ -12,6 +12,7 @@ import click
 
 from outcrop.cli.command import Command, Session, checked
 from outcrop.cli.entries import human_size
+from outcrop.cli.gc import collect_if_due
 from outcrop.cli.hooked import hooked
 from outcrop.cli.output import printable, shown
 from outcrop.cli.progress import Update, progress_bar
@@ -174,6 +175,7 @@ def print_result(
     session.output.result(fields, f"{fqrn} {_text(result)}")
     if not result.is_dry_run:
         note_statistics(session, fqrn)
+        collect_if_due(session, fqrn)
 
 
 def _publish(

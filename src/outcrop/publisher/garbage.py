@@ -1,7 +1,6 @@
 """Collecting the garbage of a stratum 0: when it is due, who may, and what is written down."""
 
 import contextlib
-import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -23,8 +22,6 @@ from outcrop.repository.mark import Keep
 from outcrop.storage.local import LocalStore
 from outcrop.storage.locations import Locations
 from outcrop.storage.store import WritableStore
-
-_log = logging.getLogger(__name__)
 
 DEFAULT_TIMESPAN = "3 days ago"
 """What is kept where nobody says: all revisions of the last three days."""
@@ -69,6 +66,8 @@ class GarbageResult:
     leftovers: int = 0
     """Unfinished files of writers that died, deleted from the store's temporary area."""
 
+    warnings: tuple[str, ...] = ()
+
 
 def collect_garbage(
     locations: Locations,
@@ -95,7 +94,7 @@ def collect_garbage(
         stack.enter_context(waiting)
         stack.enter_context(collecting_lock(settings.spool, fqrn))
         scratch = stack.enter_context(scratch_directory(settings.spool))
-        opened = StratumZeroSource.open(locations, fqrn, store=store)
+        opened = StratumZeroSource.open(locations, fqrn, store=store, scratch=scratch)
         trusted, history = opened.fetch_trunk(now=now)
         log_file = options.deletion_log or settings.gc_deletion_log
         collected = collect(
@@ -116,18 +115,19 @@ def collect_garbage(
             progress=progress or say_nothing,
         )
         leftovers = 0
+        warnings: list[str] = []
         if not options.dry_run:
             if isinstance(opened.store, LocalStore):
                 leftovers = opened.store.remove_leftovers()
             update_status(opened.store, last_gc=date_text(now))
-            for problem in _record(settings, opened.store, collected, now, begun):
-                _log.warning("%s", problem)
+            warnings = _record(settings, opened.store, collected, now, begun)
     return GarbageResult(
         fqrn=fqrn,
         dry_run=options.dry_run,
         seconds=time.monotonic() - begun,
         collected=collected,
         leftovers=leftovers,
+        warnings=tuple(warnings),
     )
 
 

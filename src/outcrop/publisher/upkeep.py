@@ -27,10 +27,16 @@ class StratumZeroSource:
 
     @classmethod
     def open(
-        cls, locations: Locations, fqrn: str, *, store: WritableStore | None = None
+        cls,
+        locations: Locations,
+        fqrn: str,
+        *,
+        store: WritableStore | None = None,
+        scratch: Path | None = None,
     ) -> "StratumZeroSource":
         """Read the settings and the public key. `store`: where it is instead of where they say.
 
+        Temporary files go to `scratch`, or where the system has such.
         Raises RepositoryNotFound, PublisherSettingsError.
         """
         settings = StratumZeroSettings.read(locations, fqrn)
@@ -38,7 +44,7 @@ class StratumZeroSource:
         source = RepositorySource(
             fqrn,
             store,
-            TransientOpener(store, directory=_existing(settings.spool / "tmp")),
+            TransientOpener(store, directory=scratch),
             load_public_keys(read_key(locations, f"{fqrn}.pub")),
             Blacklist(),
         )
@@ -57,7 +63,3 @@ class StratumZeroSource:
             self.settings.fqrn,
             trusted.manifest.algorithm,
         )
-
-
-def _existing(directory: Path) -> Path | None:
-    return directory if directory.is_dir() else None

@@ -32,6 +32,7 @@ from outcrop.storage.store import DatedStore, WritableStore
 
 _BATCH_NAMES = 200
 _BATCH_ORPHANS = 10_000
+_WITH_SHORTCUT = "CHMX"
 
 Log = Callable[[str], None]
 """Takes the hash of each object that is deleted, with its suffix letter."""
@@ -115,6 +116,7 @@ def collect(
             incomplete=marked.incomplete,
         )
         deleter = _Deleter(store, own, options, result, log, progress)
+        deleter.has_shortcuts = manifest.has_alternative_paths
         sweeper = _Sweeper(reader, readers, deleter, marked.preserved, result, progress)
         gone = sweeper.sweep([ref for ref in refs if ref.type is RefType.CATALOG])
         gone += sweeper.sweep_auxiliary(refs, manifest, marked.oldest_at)
@@ -144,12 +146,14 @@ class _Deleter:
         self._result = result
         self._log = log
         self._progress = progress
+        self.has_shortcuts = False
 
     def delete(self, names: Sequence[str]) -> None:
         """Delete objects; they are gone when this returns. Raises StorageError."""
         batches = [names[at : at + _BATCH_NAMES] for at in range(0, len(names), _BATCH_NAMES)]
-        for name in names if self._log is not None else ():
-            self._write_down(name)
+        if self._log is not None:
+            for name in names:
+                self._log(_hash_in(name))
         for size in self._executor.map(self._delete_batch, batches):
             if self._result.condemned_bytes is not None:
                 self._result.condemned_bytes += size
@@ -157,19 +161,23 @@ class _Deleter:
         verb = "would delete" if self._options.dry_run else "deleting"
         self._progress(f"{verb} objects", self._result.objects, None)
 
-    def _write_down(self, name: str) -> None:
-        if self._log is not None:
-            self._log(name.removeprefix("data/").replace("/", "", 1))
-
     def _delete_batch(self, names: Sequence[str]) -> int:
         size = 0
         for name in names:
             if self._options.measure and isinstance(self._store, DatedStore):
                 facts = self._store.find_facts(name)
                 size += facts.size if facts is not None else 0
-            if not self._options.dry_run:
-                self._store.remove(name)
+            if self._options.dry_run:
+                continue
+            if self.has_shortcuts and name[-1] in _WITH_SHORTCUT:
+                self._store.remove(f".cvmfsalt-{_hash_in(name)}")
+            self._store.remove(name)
         return size
+
+
+def _hash_in(name: str) -> str:
+    """The hash with its suffix letter, out of `data/XX/REST`."""
+    return name.removeprefix("data/").replace("/", "", 1)
 
 
 class _Sweeper:
