@@ -85,7 +85,7 @@ def lay_out(
     (made.spool / "client.local").write_text(f"CVMFS_ROOT_HASH={manifest.root_catalog}\n")
     _write_settings(made, source / "keys/server.conf", moved=moved, parameters=parameters)
     info = root / "srv/cvmfs/info/v1"
-    info.mkdir(parents=True)
+    info.mkdir(parents=True, exist_ok=True)
     (info / "meta.json").write_text('{\n  "administrator": "Your Name"\n}\n')
     (root / "cvmfs" / made.fqrn).mkdir(parents=True)
     return made

@@ -179,7 +179,7 @@ _UPKEEP: Final[Mapping[str, Verb]] = {
         names=Names.MANY,
         run=upkeep_actions.resign,
         letters={
-            "d": Letter("days until expiration (30; from a smart card 7)", "N", to="--days"),
+            "d": Letter("days until expiration (30; from a smart card 7)", "N"),
             "f": Letter("do not ask"),
             "p": Letter("sign .cvmfspublished"),
             "w": Letter("a whitelist on this disk instead", "FILE"),
