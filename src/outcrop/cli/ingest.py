@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from outcrop.cli.command import Command, Session, checked
+from outcrop.cli.hooked import hooked
 from outcrop.cli.progress import progress_bar
 from outcrop.cli.publish import opened_input, print_result
 from outcrop.formats.fqrn import check_fqrn
@@ -98,7 +99,11 @@ def command(
     if group is not None and user is None:
         raise click.UsageError("-g needs -u")
     options = PublishOptions(tag=tag, message=message, dry_run=dry_run)
-    with progress_bar(session.output) as update, opened_input(archive) as stream:
+    with (
+        hooked(session, "publish", fqrn, is_rehearsal=dry_run),
+        progress_bar(session.output) as update,
+        opened_input(archive) as stream,
+    ):
         result = publish_tarball(
             session.locations,
             fqrn,
