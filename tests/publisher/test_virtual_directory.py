@@ -13,7 +13,9 @@ from outcrop.publisher.options import PublishOptions
 from outcrop.publisher.rollback import roll_back
 from outcrop.publisher.tags import WantedTag, edit_tags
 from outcrop.repository.catalogs import CatalogTree
+from outcrop.repository.tag_database import TagDatabase
 from outcrop.repository.tree import Revision
+from outcrop.storage.store import read_object
 from outcrop.storage.temporary import TransientOpener
 
 SNAPSHOTS = b"/.cvmfs/snapshots"
@@ -108,8 +110,17 @@ def test_the_intermediate_root_is_in_the_reflog(world: StratumZero, source: Path
 def test_tags_set_and_removed_come_and_go(world: StratumZero, source: Path) -> None:
     world.publish(source)
     world.now += 10
-    edit_tags(world.locations, world.fqrn, add=[WantedTag(name="late")], now=world.now)
+    edited = edit_tags(world.locations, world.fqrn, add=[WantedTag(name="late")], now=world.now)
     assert snapshots(world) == {b"late"}
+    with TagDatabase.open(
+        read_object(
+            world.store,
+            ObjectRef(edited.manifest.manifest.history, Suffix.HISTORY),
+            limit=1 << 20,
+        )
+    ) as history:
+        tag = history.find("trunk")
+    assert (tag.hash, tag.timestamp) == (edited.manifest.manifest.root_catalog, world.now)
     world.now += 10
     edit_tags(
         world.locations, world.fqrn, add=[WantedTag(name="a/b"), WantedTag(name="x")],

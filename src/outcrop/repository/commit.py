@@ -200,7 +200,10 @@ class Commit:
                 number = manifest.revision + 1
                 trunk = history.find(TRUNK)
                 if trunk is not None:
-                    history.put(replace(trunk, hash=root.hash, size=root.size, revision=number))
+                    at = Tag("", root.hash, root.size, number, self.now)
+                    history.put(
+                        replace(at, name=TRUNK, description=trunk.description, branch=trunk.branch)
+                    )
                 manifest = replace(
                     manifest,
                     root_catalog=root.hash,
