@@ -14,6 +14,8 @@ import pytest
 from tests.support.mounts import is_running, mount_lines, outcrop, wait_until
 from tests.support.stratum_zero import FQRN, StratumZero
 
+from outcrop.publisher.lock import publishing_lock
+
 pytestmark = pytest.mark.system
 
 
@@ -264,6 +266,43 @@ def test_nothing_is_published_that_the_repository_refuses(world: World) -> None:
     (world.union / "goes-on").write_text("it does")
     world.run("publish", FQRN)
     assert {b"/new", b"/goes-on"} <= world.published().keys()
+
+
+def test_a_full_disk_leaves_the_transaction_as_it_is(world: World) -> None:
+    spool = world.zero.spool
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", spool / "tmp"], check=True)
+    try:
+        world.begin()
+        (world.union / "new").write_text("new\n")
+        ballast = (spool / "tmp/ballast").open("wb", buffering=0)
+        with ballast as file, contextlib.suppress(OSError):
+            while True:
+                file.write(bytes(1 << 16))
+        refused = world.run("publish", FQRN, check=False)
+        assert refused.returncode == 9
+        assert "make room" in refused.stderr
+        (spool / "tmp/ballast").unlink()
+        (world.union / "goes-on").write_text("it does")
+        world.run("publish", FQRN)
+    finally:
+        subprocess.run(["umount", "-l", spool / "tmp"], check=True)
+    assert {b"/new", b"/goes-on"} <= world.published().keys()
+
+
+def test_who_holds_the_lock_is_waited_for_or_named(world: World) -> None:
+    world.begin()
+    (world.union / "new").write_text("new\n")
+    with publishing_lock(world.zero.spool, FQRN, within_transaction=True):
+        for command in ("publish", "abort"):
+            refused = world.run(command, FQRN, check=False)
+            assert refused.returncode == 9
+            assert f"process {os.getpid()}" in refused.stderr
+        waiting = world.start("publish", FQRN, "-t", "60")
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.wait(1)
+    _, errors = waiting.communicate(timeout=60)
+    assert waiting.returncode == 0, errors
+    assert b"/new" in world.published()
 
 
 # --- in a shell --------------------------------------------------------------------------------
