@@ -85,7 +85,10 @@ def world(tmp_path: Path) -> Iterator[World]:
     try:
         yield made
     finally:
+        records = zero.locations.run.glob("*/state.json")
+        servers = [json.loads(record.read_text())["pid"] for record in records]
         made.unmount()
+        wait_until(lambda: not any(is_running(pid) for pid in servers))
 
 
 def test_what_is_changed_in_place_is_published_and_to_be_seen_there(world: World) -> None:
