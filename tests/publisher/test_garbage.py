@@ -403,7 +403,7 @@ def test_a_store_that_fails_anywhere_loses_nothing(
     assert fail_at > 20
 
 
-@pytest.mark.parametrize("step", [17, pytest.param(1, marks=pytest.mark.system)])
+@pytest.mark.parametrize("step", [17, pytest.param(2, marks=pytest.mark.system)])
 def test_a_collection_killed_anywhere_is_completed_by_the_next(
     world: World, tmp_path: Path, step: int
 ) -> None:

@@ -90,10 +90,7 @@ def collect_garbage(
         stack.enter_context(local_errors(fqrn))
         settings = StratumZeroSettings.read(locations, fqrn)
         settings.spool.mkdir(parents=True, exist_ok=True)
-        waiting = publishing_lock(settings.spool, fqrn, wait_seconds=options.wait_seconds)
-        stack.enter_context(waiting)
-        stack.enter_context(collecting_lock(settings.spool, fqrn))
-        scratch = stack.enter_context(scratch_directory(settings.spool))
+        scratch = stack.enter_context(_undisturbed(settings, options.wait_seconds))
         opened = StratumZeroSource.open(locations, fqrn, store=store, scratch=scratch)
         trusted, history = opened.fetch_trunk(now=now)
         log_file = options.deletion_log or settings.gc_deletion_log
@@ -102,20 +99,12 @@ def collect_garbage(
             opened.reflog(trusted),
             trusted.manifest,
             [tag.hash for tag in history.tags],
-            CollectOptions(
-                keep=keep,
-                dry_run=options.dry_run,
-                orphans_before=options.orphans_before,
-                measure=settings.extended_gc_statistics
-                or (options.dry_run and isinstance(opened.store, LocalStore)),
-                workers=default_workers(),
-            ),
+            _collect_options(opened, options, keep),
             scratch=scratch,
             log=stack.enter_context(_deletion_log(log_file, options.log, now)),
             progress=progress or say_nothing,
         )
-        leftovers = 0
-        warnings: list[str] = []
+        leftovers, warnings = 0, list[str]()
         if not options.dry_run:
             if isinstance(opened.store, LocalStore):
                 leftovers = opened.store.remove_leftovers()
@@ -128,6 +117,32 @@ def collect_garbage(
         collected=collected,
         leftovers=leftovers,
         warnings=tuple(warnings),
+    )
+
+
+@contextlib.contextmanager
+def _undisturbed(settings: StratumZeroSettings, wait_seconds: float) -> Iterator[Path]:
+    """A scratch directory for the time that nobody publishes, collects or checks."""
+    spool, fqrn = settings.spool, settings.fqrn
+    with (
+        publishing_lock(spool, fqrn, wait_seconds=wait_seconds),
+        collecting_lock(spool, fqrn),
+        scratch_directory(spool) as scratch,
+    ):
+        yield scratch
+
+
+def _collect_options(
+    opened: StratumZeroSource, options: GarbageOptions, keep: Keep
+) -> CollectOptions:
+    # In a local store a look at each object costs little, so a dry run tells the bytes.
+    is_cheap = options.dry_run and isinstance(opened.store, LocalStore)
+    return CollectOptions(
+        keep=keep,
+        dry_run=options.dry_run,
+        orphans_before=options.orphans_before,
+        measure=opened.settings.extended_gc_statistics or is_cheap,
+        workers=default_workers(),
     )
 
 

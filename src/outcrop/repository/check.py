@@ -116,10 +116,11 @@ def check_repository(
             walk.check_root(root, options.subtree)
         objects.finish()
     result.objects, result.external = objects.count, objects.external
-    problems = check_tags(history, trusted, stored)
-    problems += check_reflog(source, trusted, history, reflog)
-    problems += check_meta_info(source, trusted)
-    for problem in problems:
+    for problem in (
+        *check_tags(history, trusted, stored),
+        *check_reflog(source, trusted, history, reflog),
+        *check_meta_info(source, trusted),
+    ):
         result.add(problem)
     return result
 

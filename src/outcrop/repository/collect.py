@@ -95,11 +95,7 @@ def collect(
     NotCollectable, ReflogMissing, RepositoryIncomplete, StorageError, FormatError; up to the first
     deletion always without having changed anything.
     """
-    if not manifest.garbage_collectable:
-        raise NotCollectable(
-            f"{manifest.fqrn}: the repository is not garbage collectable",
-            hint="CVMFS_GARBAGE_COLLECTION=true in its server.conf, and publish once",
-        )
+    _check_collectable(manifest)
     refs = reflog.read_complete(manifest.reflog)
     with ThreadPoolExecutor(options.workers) as readers, ThreadPoolExecutor(options.workers) as own:
         reader = CatalogReader(store, scratch)
@@ -126,6 +122,14 @@ def collect(
         if options.orphans_before is not None:
             sweeper.sweep_orphans(store, refs, manifest, options.orphans_before)
     return result
+
+
+def _check_collectable(manifest: Manifest) -> None:
+    if not manifest.garbage_collectable:
+        raise NotCollectable(
+            f"{manifest.fqrn}: the repository is not garbage collectable",
+            hint="CVMFS_GARBAGE_COLLECTION=true in its server.conf, and publish once",
+        )
 
 
 class _Deleter:
