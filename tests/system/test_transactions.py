@@ -201,6 +201,16 @@ def test_the_reserved_directory_cannot_be_changed(world: World) -> None:
     world.run("publish", FQRN)
 
 
+def test_a_repository_with_its_mounts_can_be_removed(world: World) -> None:
+    world.begin()
+    world.run("publish", FQRN)
+    server = world.server()
+    world.run("rmfs", FQRN, "-f")
+    assert not world.zero.spool.exists()
+    assert not mount_lines(world.union)
+    wait_until(lambda: not is_running(server))
+
+
 # --- everything dies ---------------------------------------------------------------------------
 
 

@@ -12,6 +12,8 @@ from outcrop.publisher.errors import PublishError
 from outcrop.publisher.lock import publishing_lock
 from outcrop.publisher.session import local_errors
 from outcrop.publisher.settings import StratumZeroSettings
+from outcrop.publisher.transaction_area import TransactionArea
+from outcrop.publisher.union import hide_revision
 from outcrop.repository.commit import MANIFEST
 from outcrop.storage.locations import Locations
 from outcrop.storage.store import WritableStore
@@ -96,6 +98,7 @@ def remove_repository(
         with publishing_lock(settings.spool, fqrn):
             if not keep_data:
                 _remove_data(settings, store)
+            hide_revision(TransactionArea(settings.spool, fqrn), settings.union_directory)
             shutil.rmtree(settings.spool)
             shutil.rmtree(locations.server_config(fqrn))
     kept = tuple(sorted(locations.keys.glob(f"{fqrn}.*")))

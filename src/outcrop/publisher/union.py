@@ -136,14 +136,19 @@ class Union:
         pinned.write_text(line)
 
     def _hide_lower(self) -> None:
-        lower = find_mount(self._area.lower)
-        if lower is None:
-            return
-        device = f"{lower.device >> 20}:{lower.device & 0xFFFFF}"
-        while (shown := mounts_at(self._place)) and shown[-1].device == device:
-            detach(self._place)
-        while find_mount(self._area.lower) is not None:
-            detach(self._area.lower)
+        hide_revision(self._area, self._place)
+
+
+def hide_revision(area: TransactionArea, place: Path) -> None:
+    """Take away what is mounted between transactions. Raises MountError."""
+    lower = find_mount(area.lower)
+    if lower is None:
+        return
+    device = f"{lower.device >> 20}:{lower.device & 0xFFFFF}"
+    while (shown := mounts_at(place)) and shown[-1].device == device:
+        detach(place)
+    while find_mount(area.lower) is not None:
+        detach(area.lower)
 
 
 def give_back(union: Union, root_hash: ContentHash) -> list[str]:
