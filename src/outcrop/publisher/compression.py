@@ -1,9 +1,10 @@
 """Which program makes the zlib streams: a trade of time for size that readers never notice.
 
 Measured on one core with the files of a Python installation: zlib 6 makes 45 MB/s at a ratio of
-0.343, libdeflate 6 makes 105 MB/s at 0.341 (5: a fifth faster and 0.3 % larger), isal 3 makes
-290 MB/s at 0.372 (2: a third faster and 0.8 % larger). All three let other threads run meanwhile. The names of objects are hashes of
-the stream, so they differ between the three; only zlib's are those that CernVM-FS gives.
+0.343, libdeflate 6 makes 105 MB/s at 0.341 (5: a fifth faster and 0.3 % larger), isal 3 makes 290
+MB/s at 0.372 (2: a third faster and 0.8 % larger). All three let other threads run meanwhile. The
+names of objects are hashes of the stream, so they differ between the three; only zlib's are those
+that CernVM-FS gives.
 """
 
 import zlib
