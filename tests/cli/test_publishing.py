@@ -96,9 +96,15 @@ def test_publish_with_a_tag_that_is_taken_changes_nothing(made: Path, tree: Path
     assert (made / ".cvmfspublished").read_bytes() == before
 
 
-@pytest.mark.parametrize("arguments", [[], ["--from", "/nowhere"], ["--from", "/etc/passwd"]])
+@pytest.mark.parametrize("arguments", [["--from", "/nowhere"], ["--from", "/etc/passwd"]])
 def test_publish_needs_a_directory(made: Path, arguments: list[str]) -> None:
     assert outcrop("publish", FQRN, *arguments).code == 2
+
+
+def test_publish_needs_a_source_or_a_transaction(made: Path) -> None:
+    ended = outcrop("publish", FQRN)
+    assert ended.code == 9
+    assert "--from DIR" in ended.stderr
 
 
 def test_a_published_repository_verifies(made: Path, tree: Path) -> None:
