@@ -38,9 +38,7 @@ class OverlayWorld:
 
     def mount(self) -> None:
         shutil.copystat(self.lower, self.upper)
-        layer = WritableLayer(
-            upper=self.upper, work=self.work, has_user_attributes=self.for_user
-        )
+        layer = WritableLayer(upper=self.upper, work=self.work, has_user_attributes=self.for_user)
         mount_overlay(self.union, self.lower, layer, fsname="outcrop-test")
 
     def publish(self) -> PublishResult:
