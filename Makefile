@@ -51,6 +51,7 @@ docs:
 docs-commands:
 	@tools/setup docs
 	$(PYTHON) -m outcrop.cli.reference > docs/reference/commands.md
+	$(PYTHON) -m outcrop.cli.dropin.reference
 
 fuzz:
 	@tools/setup fuzz

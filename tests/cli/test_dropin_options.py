@@ -18,6 +18,7 @@ from outcrop.cli.dropin.options import (
     usage,
 )
 from outcrop.cli.dropin.publish import VERBS as PUBLISH
+from outcrop.cli.dropin.reference import MARK, PAGE, tables
 from outcrop.cli.dropin.repositories import choose, complete, use_existing_installation
 from outcrop.cli.dropin.server_table import ALIASES
 from outcrop.cli.dropin.server_table import VERBS as SERVER
@@ -235,3 +236,10 @@ def test_an_ordinary_user_finds_the_repositories_of_the_machine(
     monkeypatch.setenv("OUTCROP_ROOT", "/elsewhere")
     use_existing_installation(locations.root)
     assert os.environ["OUTCROP_ROOT"] == "/elsewhere"
+
+
+def test_the_page_of_the_originals_commands_is_made_from_the_tables() -> None:
+    page = Path(__file__).parent.parent.parent / PAGE
+    _, mark, rest = page.read_text().partition(MARK)
+    assert mark
+    assert rest == tables(), "run: make docs-commands"
