@@ -148,6 +148,19 @@ def test_a_repository_that_is_not_here_is_told_with_the_next_step(locations: Loc
     assert "mkfs" in (caught.value.hint or "")
 
 
+def test_the_machine_sets_what_the_repository_does_not(locations: Locations) -> None:
+    file = locations.server_config(FQRN) / "server.conf"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("CVMFS_AUTO_TAG=true\n")
+    machine = locations.config / "server.local"
+    machine.write_text("CVMFS_AUTO_TAG=false\nCVMFS_AUTO_GC=true\n")
+    read = StratumZeroSettings.read(locations, FQRN)
+    assert (read.auto_tag, read.auto_gc) == (True, True)
+    machine.write_text("if true; then\n")
+    with pytest.raises(PublisherSettingsError, match=r"server\.local"):
+        StratumZeroSettings.read(locations, FQRN)
+
+
 def test_every_parameter_is_described_once() -> None:
     page = Path(__file__).parents[2] / "docs/reference/publishing-parameters.md"
     described = re.findall(r"^\| `(CVMFS_\w+)` \|", page.read_text(), re.MULTILINE)

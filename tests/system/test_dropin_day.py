@@ -34,6 +34,19 @@ cp -a "$PLACE/world/var/spool/cvmfs" /var/spool/
 _DAY = r"""
 R=basic.golden.test
 say() { echo "== $*"; }
+# after a reboot
+cvmfs_server mount -a
+say mounted $(cat /cvmfs/$R/added/in-v1.1 2>&1)
+cvmfs_server mount $R
+cvmfs_server transaction $R
+umount -l /cvmfs/$R; umount -l /cvmfs/$R; umount -l /var/spool/cvmfs/$R/rdonly
+cvmfs_server mount -a
+touch /cvmfs/$R/still-open && cvmfs_server health-check -r $R > /dev/null
+say resumed $(ls /cvmfs/$R | grep still-open)
+cvmfs_server abort -f
+# a look without a transaction
+say enter $(cvmfs_server enter $R -- sh -c "touch /cvmfs/$R/x && ls /cvmfs/$R/x") \
+  $(ls /cvmfs/$R | grep -c '^x$')
 # the nightly build
 cvmfs_server transaction $R
 say transaction $(cvmfs_server list)
@@ -47,6 +60,7 @@ say content $(cat /cvmfs/$R/nightly) in $(cvmfs_server tag -x -i nightly-1 | cut
 # rsync of a software area, with a nested catalog that is not in the source
 cvmfs_server transaction $R
 mkdir -p "$PLACE/src/deep"; echo 2 > "$PLACE/src/deep/f"
+command -v rsync > /dev/null || cvmfs_rsync() { cp -a "$3." "$4"; }
 cvmfs_rsync -a --delete "$PLACE/src/" /cvmfs/$R/new
 cvmfs_rsync -a --delete "$PLACE/src/" /cvmfs/$R/newnested
 cvmfs_server publish $R > /dev/null
@@ -92,6 +106,9 @@ done
 """
 
 _SAID = f"""\
+== mounted new in 1.1
+== resumed still-open
+== enter /cvmfs/basic.golden.test/x 0
 == transaction {FQRN} (stratum0 / local - in transaction)
 == publish 9 changes
 == content built tonight in 8 (default) nightly build

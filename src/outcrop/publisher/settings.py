@@ -103,23 +103,19 @@ class StratumZeroSettings:
 
     @classmethod
     def read(cls, locations: Locations, fqrn: str) -> Self:
-        """Read `server.conf`. Raises RepositoryNotFound, PublisherSettingsError."""
+        """Read `server.conf`; what it does not set, `server.local` of the machine may.
+
+        Raises RepositoryNotFound, PublisherSettingsError.
+        """
         file = locations.server_config(fqrn) / "server.conf"
-        try:
-            with file.open("rb") as opened:
-                text = opened.read(_MAX_FILE_BYTES)
-            assignments = parse_parameters(text, environment={})
-        except FileNotFoundError as error:
+        values = _read_values(locations.config / "server.local") or {}
+        own = _read_values(file)
+        if own is None:
             raise RepositoryNotFound(
                 f"no repository {fqrn} is published here: there is no {file}",
                 hint=f"outcrop mkfs {fqrn} makes one",
-            ) from error
-        except OSError as error:
-            raise PublisherSettingsError(f"{file}: {error.strerror}") from error
-        except FormatError as error:
-            raise PublisherSettingsError(f"{file}: {error}", hint=error.hint) from error
-        values = {assignment.name: assignment.value for assignment in assignments}
-        return cls._of(values, fqrn, file, locations)
+            )
+        return cls._of(values | own, fqrn, file, locations)
 
     @classmethod
     def _of(cls, values: Mapping[str, str], fqrn: str, file: Path, locations: Locations) -> Self:
@@ -185,6 +181,21 @@ class StratumZeroSettings:
                 "CVMFS_REPOSITORY_TTL": str(self.ttl_seconds),
             }
         )
+
+
+def _read_values(file: Path) -> dict[str, str] | None:
+    """The parameters in a file; `None` where it is missing. Raises PublisherSettingsError."""
+    try:
+        with file.open("rb") as opened:
+            text = opened.read(_MAX_FILE_BYTES)
+        assignments = parse_parameters(text, environment={})
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise PublisherSettingsError(f"{file}: {error.strerror}") from error
+    except FormatError as error:
+        raise PublisherSettingsError(f"{file}: {error}", hint=error.hint) from error
+    return {assignment.name: assignment.value for assignment in assignments}
 
 
 def serialize_client_settings(locations: Locations, fqrn: str, *, stratum0_url: str) -> bytes:

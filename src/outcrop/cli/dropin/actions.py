@@ -28,7 +28,10 @@ def mkfs(call: Call) -> int:
     """Create a repository. Automatic tags are on unless -g says otherwise."""
     (fqrn,) = call.fqrns
     if call.given.has("V"):
-        raise PublisherSettingsError("-V: secured repositories cannot be made yet")
+        raise PublisherSettingsError(
+            "-V: a repository is secured after it is made",
+            hint="set CVMFS_VOMS_AUTHZ in its server.conf, and publish",
+        )
     if call.given.has("R"):
         raise PublisherSettingsError(
             "-R: a master key gets onto a smart card when it is there",

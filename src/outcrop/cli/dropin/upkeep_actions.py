@@ -1,6 +1,5 @@
 """What some commands of `cvmfs_server` need beyond a translation: cron jobs and maintenance."""
 
-import os
 from pathlib import Path
 from typing import Final
 
@@ -8,6 +7,7 @@ from outcrop.cli.dropin import smart_card
 from outcrop.cli.dropin.call import Call, log_file, logged
 from outcrop.cli.dropin.options import UsageError, is_confirmed, outcrop
 from outcrop.cli.exit_codes import DONE, FAILED
+from outcrop.cli.transactions import PinnedMounts
 from outcrop.errors import FormatError, OutcropError
 from outcrop.formats.parameters import parse_parameters
 from outcrop.publisher.administration import list_repositories
@@ -17,7 +17,8 @@ from outcrop.publisher.repository_info import sign_trunk_again
 from outcrop.publisher.settings import CREATOR_VERSION, StratumZeroSettings
 from outcrop.publisher.statistics import merge
 from outcrop.publisher.status_file import date_text, read_time, update_status
-from outcrop.publisher.transaction import find_transaction
+from outcrop.publisher.transaction import find_transaction, transaction_area
+from outcrop.publisher.union import Union
 from outcrop.publisher.upkeep import StratumZeroSource
 from outcrop.publisher.whitelist_file import resign_file
 from outcrop.storage.locations import Locations
@@ -249,14 +250,15 @@ def mount(call: Call) -> int:
     def mount_one(fqrn: str) -> int:
         if call.given.has("a") and fqrn not in stratum_zeros:
             return DONE
-        settings = StratumZeroSettings.read(call.locations, fqrn)
         if find_transaction(call.locations, fqrn) is not None:
             return outcrop("transaction", fqrn, "--resume")
-        place = settings.union_directory
-        if os.path.ismount(place):
-            return DONE
-        place.mkdir(parents=True, exist_ok=True)
-        return outcrop("mount", fqrn, str(place))
+        opened = StratumZeroSource.open(call.locations, fqrn)
+        trusted = opened.source.fetch_manifest(now=call.session.now)
+        area = transaction_area(call.locations, fqrn)
+        area.lower.mkdir(parents=True, exist_ok=True)
+        union = Union(area, opened.settings.union_directory, PinnedMounts(call.session, fqrn))
+        union.show(trusted.manifest.root_catalog)
+        return DONE
 
     return call.for_each(mount_one)
 
