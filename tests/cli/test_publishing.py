@@ -132,9 +132,17 @@ def test_verify_of_catalogs_alone_reads_no_content(repository: Stored) -> None:
     assert repository.run("verify", "--catalogs").code == 0
 
 
-def test_verify_of_what_cannot_be_opened_is_the_error_of_opening(repository: Stored) -> None:
+def test_verify_names_a_damaged_root_catalog(repository: Stored) -> None:
     with changed(repository) as simulator:
-        simulator.corrupt(simulator.catalog_name())
+        name = simulator.catalog_name()
+        simulator.corrupt(name)
+    ended = repository.run("verify")
+    assert ended.code == 1
+    assert name in ended.text
+
+
+def test_verify_of_what_cannot_be_opened_is_the_error_of_opening(repository: Stored) -> None:
+    (repository.directory / ".cvmfswhitelist").unlink()
     assert repository.run("verify").code == 5
 
 

@@ -13,6 +13,7 @@ EPOCH, LAST_DAY = datetime.fromisoformat("1970-01-01"), datetime.fromisoformat("
 @given(st.datetimes(EPOCH, LAST_DAY, timezones=st.just(UTC)))
 @settings(deadline=None)
 def test_reads_any_second(moment):
+    moment = moment.replace(microsecond=0)  # a float cannot hold them for all years
     assert parse_utc(moment.strftime("%Y-%m-%dT%H:%M:%SZ")) == int(moment.timestamp())
 
 
