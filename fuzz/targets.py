@@ -18,6 +18,7 @@ from outcrop.formats.fqrn import check_fqrn
 from outcrop.formats.graft import Graft
 from outcrop.formats.hashes import ContentHash
 from outcrop.formats.id_map import IdMap
+from outcrop.formats.letter import Letter, open_envelope
 from outcrop.formats.manifest import Breadcrumb, Manifest
 from outcrop.formats.meta_info import parse_meta_info, serialize_meta_info
 from outcrop.formats.parameters import parse_parameters
@@ -163,6 +164,15 @@ def graft(data: bytes) -> None:
         require(Graft.parse(parsed.serialize()) == parsed, "another graft")
         ends = [chunk.offset + chunk.size for chunk in parsed.chunks]
         require(not ends or ends[-1] == parsed.size, "chunks that are not the file")
+
+
+def letter(data: bytes) -> None:
+    """Parse a letter, in its base64 and without; write again what can be."""
+    with suppress(FormatError):
+        open_envelope(data)
+    with suppress(FormatError):
+        parsed = Letter.parse(data)
+        require(Letter.parse(parsed.serialize()) == parsed, "another letter")
 
 
 def diff_list(data: bytes) -> None:
@@ -339,6 +349,11 @@ PURE_TARGETS = {
         "bytes give paths below the source, or FormatError",
         diff_list,
         (b"A a/b\nM /c/\nD ./d\n. \nplain path\0A x\0",),
+    ),
+    "letter": Target(
+        "bytes give a letter that writes as itself, or FormatError",
+        letter,
+        (b"text\n##\nV1\nNa.example.org\nT1500000000\nXLS0tLS0=\n", b"dGV4dA=="),
     ),
     "id_map": Target(
         "text gives numbers of 32 bits, or FormatError", id_map, (b"# x\n0 1\n* 65534\n",)

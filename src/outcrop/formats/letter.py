@@ -1,7 +1,6 @@
-r"""Letters: a text that was signed with a repository's key, to be sent about (spec 5.5).
+r"""Letters: a text that was signed with a repository's key, to be sent about.
 
-Base64 of a signed text whose body is TEXT, a line `##`, and the lines `V1`, `N` name, `T` unix
-time, `X` certificate (base64 of PEM). Whether to believe one is decided in `outcrop.trust.letter`.
+Spec: docs/reference/formats/letter.md. Whether to believe one is decided in `outcrop.trust.letter`.
 """
 
 import base64

@@ -46,7 +46,7 @@ _PUBLISHING: Final[Mapping[str, Verb]] = {
             "d": Letter("direct I/O", unused="files are not marked for direct I/O!"),
             "e": Letter("no checks", unused="nothing is checked that could be left out"),
             "p": Letter("pause for tweaks", unused="catalogs cannot be edited by hand!"),
-            "F": Letter("authorization", "FILE", unused="CVMFS_VOMS_AUTHZ of server.conf says who may read!"),
+            "F": Letter("authorization", "FILE", unused="CVMFS_VOMS_AUTHZ says it!"),
         },
     ),
     "abort": Verb(

@@ -17,6 +17,9 @@ from outcrop.trust.signing import public_key_pem
 LIBRARY_VARIABLE: Final = "CVMFS_MASTERKEYCARD_LIBRARY"
 """Where the PKCS #11 library is, if it is not where OpenSC puts it."""
 
+LABEL_VARIABLE: Final = "CVMFS_MASTERKEYCARD_LABEL"
+"""Which card it is, if the library knows several."""
+
 _LIBRARIES: Final = (
     "/usr/lib/x86_64-linux-gnu/opensc-pkcs11.so",
     "/usr/lib/aarch64-linux-gnu/opensc-pkcs11.so",
@@ -44,7 +47,8 @@ def card_options(locations: Locations, fqrn: str) -> list[str]:
 
 def _token(library: Path) -> list[str]:
     os.environ.setdefault(PIN_VARIABLE, _DEFAULT_PIN)
-    return ["--token", str(library)]
+    label = os.environ.get(LABEL_VARIABLE)
+    return ["--token", str(library), *(["--token-label", label] if label else [])]
 
 
 def _required() -> list[str]:
@@ -58,8 +62,9 @@ def _required() -> list[str]:
 
 
 def _with_card(action: Callable[[TokenMasterKey], int]) -> int:
-    _, library = _required()
-    with open_token(token_settings(Path(library), None, None)) as card:
+    _, library, *_ = _required()
+    label = os.environ.get(LABEL_VARIABLE)
+    with open_token(token_settings(Path(library), label, None)) as card:
         return action(card)
 
 
