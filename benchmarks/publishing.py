@@ -2,9 +2,7 @@
 
 import os
 import shlex
-import shutil
 import sys
-import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.content import Tree
+from benchmarks.costs import Cost, run_measured
 from benchmarks.origin import Origin, stored_bytes
 from benchmarks.sandbox import Sandbox, UnavailableError
 
-_TIMEOUT_SECONDS = 900
-_TAR, _DIRECTORY = "tar, zlib-6", "outcrop"
-_INGEST, _UNPACK = "outcrop ingest", "tar -x, outcrop"
+_TAR = "tar, zlib-6"
+DIRECTORY, FAST = "outcrop", "outcrop, fast"
+INGEST, UNPACK = "outcrop ingest", "tar -x, outcrop"
 _ZLIB_STREAM = Path(__file__).with_name("zlib_stream.py")
 
 
@@ -29,6 +28,7 @@ class PublishSample:
     round: int
     wall_seconds: float
     cpu_seconds: float
+    memory_bytes: int
     input_bytes: int
     stored_bytes: int
     metadata_bytes: int = 0
@@ -53,18 +53,15 @@ def measure_publishing(
 ) -> Iterator[PublishSample]:
     """`outcrop publish` into a new repository and `tar | zlib-6`, in turn; then from an archive."""
     archive = sandbox.directory / "tree.tar"
-    _timed(sandbox, ["tar", "-c", "-f", str(archive), "-C", str(tree.root), "."], {})
-    try:
-        for number in range(rounds):
-            for candidate in (_TAR, _DIRECTORY, _INGEST, _UNPACK):
-                progress(f"round {number + 1}/{rounds}  publish  {candidate}")
-                _preread(tree)
-                if candidate == _TAR:
-                    yield _tar(sandbox, tree, number)
-                else:
-                    yield _publish(sandbox, program, tree, archive, number, candidate)
-    finally:
-        archive.unlink()
+    run_measured(sandbox, ["tar", "-c", "-f", str(archive), "-C", str(tree.root), "."])
+    for number in range(rounds):
+        for candidate in (_TAR, DIRECTORY, FAST, INGEST, UNPACK):
+            progress(f"round {number + 1}/{rounds}  publish  {candidate}")
+            _preread(tree)
+            if candidate == _TAR:
+                yield _tar(sandbox, tree, number)
+            else:
+                yield _publish(sandbox, program, tree, archive, number, candidate)
 
 
 def zlib_ratio(tree: Tree) -> float:
@@ -90,38 +87,39 @@ def _publish(
     if program is None:
         raise UnavailableError("there is no outcrop command")
     origin = Origin(sandbox, program, f"{candidate.replace(' ', '-')}-{number}")
-    unpacked = sandbox.directory / "unpacked"
+    unpacked = sandbox.directory / f"unpacked-{number}"
     try:
         origin.create()
         command = {
-            _DIRECTORY: lambda: origin.publish_command(tree),
-            _INGEST: lambda: origin.ingest_command(archive),
-            _UNPACK: lambda: origin.unpack_command(archive, unpacked),
+            DIRECTORY: lambda: origin.publish_command(tree),
+            FAST: lambda: [*origin.publish_command(tree), "--compression", "fast"],
+            INGEST: lambda: origin.ingest_command(archive),
+            UNPACK: lambda: origin.unpack_command(archive, unpacked),
         }[candidate]()
-        wall, cpu, _ = _timed(sandbox, command, origin.environment)
+        cost = run_measured(sandbox, command, origin.environment)
         stored, metadata = stored_bytes(origin)
     except RuntimeError as error:
         raise UnavailableError(str(error)) from error
-    finally:
-        shutil.rmtree(unpacked, ignore_errors=True)
-    return PublishSample(candidate, number, wall, cpu, tree.small_bytes, stored, metadata)
+    return _sample(candidate, number, cost, tree, stored, metadata)
 
 
 def _tar(sandbox: Sandbox, tree: Tree, number: int) -> PublishSample:
     stream = shlex.join([sys.executable, str(_ZLIB_STREAM)])
     command = ["sh", "-c", f"tar -cf - -C {shlex.quote(str(tree.root))} . | {stream}"]
-    wall, cpu, output = _timed(sandbox, command, {})
-    return PublishSample(_TAR, number, wall, cpu, tree.small_bytes, int(output))
+    cost = run_measured(sandbox, command)
+    return _sample(_TAR, number, cost, tree, int(cost.output))
 
 
-def _timed(
-    sandbox: Sandbox, command: list[str], environment: dict[str, str]
-) -> tuple[float, float, str]:
-    """(wall seconds, CPU seconds of the process and its children, stdout)."""
-    before, start = os.times(), time.perf_counter()
-    output = sandbox.run(
-        command, timeout_seconds=_TIMEOUT_SECONDS, measured=True, environment=environment
+def _sample(
+    candidate: str, number: int, cost: Cost, tree: Tree, stored: int, metadata: int = 0
+) -> PublishSample:
+    return PublishSample(
+        candidate,
+        number,
+        cost.wall_seconds,
+        cost.cpu_seconds,
+        cost.memory_bytes,
+        tree.small_bytes,
+        stored,
+        metadata,
     )
-    wall, after = time.perf_counter() - start, os.times()
-    cpu = after.children_user - before.children_user
-    return wall, cpu + after.children_system - before.children_system, output

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from benchmarks.bars import Bar, cpu, median_of, ratio_of, walked_memory, wall
 from benchmarks.measuring import STATES, Sample
+from benchmarks.million import Row
 from benchmarks.publishing import PublishSample
 from benchmarks.workloads import Workload
 
@@ -30,8 +31,14 @@ class Result:
     samples: list[Sample] = field(default_factory=list)
     published: list[PublishSample] = field(default_factory=list)
     zlib_ratio: float | None = None
+    rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     bars: list[Bar] = field(default_factory=list)
+
+    @property
+    def is_something(self) -> bool:
+        """Whether anything was measured."""
+        return bool(self.samples or self.published or self.rows)
 
 
 def machine() -> str:
@@ -58,6 +65,8 @@ def to_markdown(result: Result) -> str:
         parts.append(_mount_table(result))
     if result.published:
         parts.append(_publish_table(result))
+    if result.rows:
+        parts.append(_million_table(result.rows))
     if result.notes:
         parts.append("\n".join(f"- {note}" for note in result.notes))
     return "\n\n".join(parts) + "\n"
@@ -74,6 +83,10 @@ def to_json(result: Result) -> str:
             "samples": [asdict(sample) for sample in result.samples],
             "published": [asdict(sample) for sample in result.published],
             "zlib_ratio": result.zlib_ratio,
+            "rows": [
+                asdict(row) | {"microseconds_per_entry": row.microseconds_per_entry}
+                for row in result.rows
+            ],
             "notes": result.notes,
         },
         indent=1,
@@ -107,7 +120,8 @@ def _cell(result: Result, candidate: str, workload: str, state: str) -> str:
 
 
 def _publish_table(result: Result) -> str:
-    rows = [["publish", "wall s", "CPU s", "MB/s by wall", "MB/s per core", "ratio", "metadata MB"]]
+    titles = ("publish", "wall s", "CPU s", "cores", "MB/s by wall", "MB/s per core", "MiB")
+    rows = [[*titles, "ratio", "metadata MB"]]
     for name in dict.fromkeys(sample.candidate for sample in result.published):
         own = sorted(
             (sample for sample in result.published if sample.candidate == name),
@@ -119,15 +133,37 @@ def _publish_table(result: Result) -> str:
                 name,
                 f"{middle.wall_seconds:.1f}",
                 f"{middle.cpu_seconds:.1f}",
+                f"{middle.cpu_seconds / middle.wall_seconds:.1f}",
                 f"{middle.input_bytes / 1e6 / middle.wall_seconds:.0f}",
                 f"{middle.megabytes_per_core_second:.0f}",
+                f"{middle.memory_bytes / 1024**2:.0f}",
                 f"{middle.ratio:.4f}",
                 f"{middle.metadata_bytes / 1e6:.1f}",
             ]
         )
     if result.zlib_ratio is not None:
-        rows.append(["zlib-6, each file by itself", "", "", "", "", f"{result.zlib_ratio:.4f}", ""])
+        rows.append(["zlib-6, each file by itself", *[""] * 6, f"{result.zlib_ratio:.4f}", ""])
     return _table(rows)
+
+
+def _million_table(rows: Sequence[Row]) -> str:
+    titles = ("many entries", "wall s", "CPU s", "µs of CPU an entry", "MiB", "beside it")
+    table = [[*titles, "wall s", "wall ratio"]]
+    for row in rows:
+        cost, other, each = row.cost, row.beside_cost, row.microseconds_per_entry
+        table.append(
+            [
+                row.title,
+                f"{cost.wall_seconds:.2f}",
+                f"{cost.cpu_seconds:.2f}",
+                "" if each is None else f"{each:.0f}",
+                f"{cost.memory_bytes / 1024**2:.0f}",
+                row.beside,
+                f"{other.wall_seconds:.2f}" if other else "",
+                f"{cost.wall_seconds / other.wall_seconds:.2f}" if other else "",
+            ]
+        )
+    return _table(table)
 
 
 def _table(rows: list[list[str]]) -> str:
