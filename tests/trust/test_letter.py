@@ -47,7 +47,7 @@ def whitelist(certificate: bytes, fqrn: str = FQRN) -> TrustedWhitelist:
 _LETTER = signed()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(st.binary(max_size=200), st.sampled_from(["sha1", "rmd160", "shake128"]))
 def test_a_letter_arrives_as_it_was_sent_or_is_not_sent(text: bytes, algorithm: str) -> None:
     lines = text.split(b"\n")
