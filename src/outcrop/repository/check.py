@@ -257,7 +257,7 @@ class _Walk:
         """Check one catalog; its children are what is to be checked next."""
         self._check_identity(visit, catalog, root)
         try:
-            report = check_catalog(catalog, self._objects.take)
+            report = check_catalog(catalog, self._objects.take, self._objects.take_plain)
             statistics = catalog.statistics
         except FormatError as error:
             self._result.add(problem_at(visit.nested.path, str(error)))

@@ -19,6 +19,7 @@ from outcrop.formats.catalog import (
 from outcrop.formats.hashes import ObjectRef
 from outcrop.formats.xattrs import parse_xattrs
 from outcrop.repository.catalogs import Catalog
+from outcrop.repository.check_rows import PlainRowReader, PlainRows, TakePlain
 from outcrop.repository.files import pieces_of
 
 T = TypeVar("T")
@@ -65,26 +66,37 @@ class _Group:
     members: int = 0
 
 
-def check_catalog(catalog: Catalog, take: TakeObject) -> CatalogReport:
+def check_catalog(
+    catalog: Catalog, take: TakeObject, take_plain: TakePlain | None = None
+) -> CatalogReport:
     """Walk all rows that hang on the catalog's root and hold them against the rest.
 
+    With `take_plain`, which takes the plain files of a directory at once, this is much quicker.
     Raises FormatError for rows that cannot be read.
     """
     report = CatalogReport(catalog.find(catalog.mountpoint))
     if report.root is None:
         report.problems.append(problem_at(catalog.mountpoint, "the catalog has no root entry"))
         return report
-    _Walk(catalog, report, take).run(report.root)
+    _Walk(catalog, report, take, take_plain).run(report.root)
     return report
 
 
 class _Walk:
     """The state of one walk."""
 
-    def __init__(self, catalog: Catalog, report: CatalogReport, take: TakeObject) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        report: CatalogReport,
+        take: TakeObject,
+        take_plain: TakePlain | None,
+    ) -> None:
         self._catalog = catalog
         self._report = report
         self._take = take
+        self._take_plain = take_plain
+        self._plain = PlainRowReader(catalog)
         self._counted: Counter[str] = Counter()
         self._groups: dict[int, _Group] = {}
         self._todo: list[tuple[bytes, DirectoryEntry]] = []
@@ -133,9 +145,15 @@ class _Walk:
     def _check_directory(self, directory: bytes, own: DirectoryEntry) -> None:
         catalog = self._catalog
         stored = catalog.stored_path(directory)
-        names = set()
+        plain = self._plain.read(stored) if self._take_plain is not None else None
+        names = set(plain.names) if plain is not None else set()
+        query = self._query
+        if plain is not None:
+            self._count_plain(directory, plain)
+            query += f" AND NOT {self._plain.is_plain}"
         subdirectories = 0
-        for first, second, *row in catalog.query(self._query, path_hash(stored)):
+        is_done = plain is not None and not plain.others
+        for first, second, *row in () if is_done else catalog.query(query, path_hash(stored)):
             entry = DirectoryEntry.from_row(row)
             path = directory + b"/" + entry.name
             if (first, second) != path_hash(stored + b"/" + entry.name):
@@ -150,6 +168,14 @@ class _Walk:
             self._say(directory, f"link count {own.nlink} with {subdirectories} subdirectories")
         if directory == catalog.mountpoint and directory and _MARKER not in names:
             self._say(directory, "nested catalog without .cvmfscatalog")
+
+    def _count_plain(self, directory: bytes, plain: PlainRows) -> None:
+        self._counted["symlink"] += plain.symlinks
+        for files in plain.files:
+            self._counted["regular"] += len(files.names)
+            self._counted["file_size"] += files.size
+            if self._take_plain is not None:
+                self._take_plain(directory, files)
 
     def _check_entry(self, path: bytes, entry: DirectoryEntry) -> None:
         self._count(entry)

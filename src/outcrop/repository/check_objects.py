@@ -8,8 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
-from outcrop.formats.hashes import ObjectRef
+from outcrop.formats.hashes import ContentHash, HashAlgorithm, ObjectRef, Suffix
 from outcrop.repository.check_catalog import Problem
+from outcrop.repository.check_rows import PlainFiles, TakePlain
 from outcrop.repository.files import MAX_FILE_BYTES
 from outcrop.repository.hash_set import DIGEST_BYTES, HashSet
 from outcrop.repository.stored import StoredObjects
@@ -33,6 +34,9 @@ class ObjectCheck(Protocol):
     external: int
     """References to external data, which is stored elsewhere."""
 
+    take_plain: TakePlain | None
+    """Takes plain files at once; `None` where each must be taken by itself."""
+
     def take(self, path: bytes, ref: ObjectRef) -> None:
         """Look at an object, or see that it will be looked at."""
 
@@ -50,6 +54,9 @@ class NoObjectCheck:
     def take(self, path: bytes, ref: ObjectRef) -> None:
         """Count external data."""
         self.external += ref.url_path is not None
+
+    def take_plain(self, directory: bytes, files: PlainFiles) -> None:
+        """None of them is external."""
 
     def finish(self) -> None:
         """Nothing to wait for."""
@@ -77,6 +84,18 @@ class ExistenceCheck:
             shown = path.decode("utf-8", "backslashreplace")
             self._say(Problem(ref.path, f"is missing; {shown} needs it"))
 
+    def take_plain(self, directory: bytes, files: PlainFiles) -> None:
+        """Look them all up."""
+        new = self._seen.add_all(files.algorithm, files.digests)
+        self.count += len(new)
+        missing = set(self._stored.missing(files.algorithm, Suffix.FILE, new))
+        for name, digest in zip(files.names, files.digests, strict=True) if missing else ():
+            if digest in missing:
+                missing.remove(digest)
+                ref = ObjectRef(ContentHash(files.algorithm, digest))
+                shown = (directory + b"/" + name).decode("utf-8", "backslashreplace")
+                self._say(Problem(ref.path, f"is missing; {shown} needs it"))
+
     def finish(self) -> None:
         """Nothing to wait for."""
 
@@ -87,6 +106,7 @@ class ContentCheck:
     def __init__(self, store: ObjectStore, say: Say, progress: Progress, *, workers: int) -> None:
         self.count = 0
         self.external = 0
+        self.take_plain = None
         self._store = store
         self._say = say
         self._progress = progress
@@ -141,11 +161,18 @@ class _Seen:
 
     def add(self, ref: ObjectRef, key: bytes) -> bool:
         """Whether there was no object of this kind with this key (20 bytes) before."""
-        ending = ref.hash.algorithm.text_suffix + ref.suffix
+        return self._set(ref.hash.algorithm, ref.suffix).add(key)
+
+    def add_all(self, algorithm: HashAlgorithm, digests: list[bytes]) -> list[bytes]:
+        """Add plain files by their digests; those are returned that were not in before."""
+        return self._set(algorithm, Suffix.FILE).add_all(b"".join(digests))
+
+    def _set(self, algorithm: HashAlgorithm, suffix: Suffix) -> HashSet:
+        ending = algorithm.text_suffix + suffix
         found = self._sets.get(ending)
         if found is None:
             found = self._sets[ending] = HashSet()
-        return found.add(key)
+        return found
 
 
 def _claim(ref: ObjectRef) -> bytes:

@@ -1,5 +1,7 @@
 """A set of content hashes in little memory: some 40 bytes each, for tens of millions of them."""
 
+from collections.abc import Iterable
+
 DIGEST_BYTES = 20
 _KEY_BYTES = 3
 _MAX_BITS = 8 * _KEY_BYTES
@@ -51,6 +53,16 @@ class HashSet:
         if self._is_crowded():
             self._spread()
         return new
+
+    def missing(self, digests: Iterable[bytes]) -> list[bytes]:
+        """Those of 20 bytes each that are not in."""
+        buckets, shift = self._buckets, _MAX_BITS - self._bits
+        absent = []
+        for digest in digests:
+            bucket = buckets[int.from_bytes(digest[:_KEY_BYTES], "big") >> shift]
+            if bucket is None or not _is_in(bucket, digest):
+                absent.append(digest)
+        return absent
 
     def _is_crowded(self) -> bool:
         return self._count > _CROWDED << self._bits and self._bits < _MAX_BITS

@@ -83,6 +83,13 @@ class StoredObjects:
         found = self._sets.get(content_hash.algorithm.text_suffix + suffix)
         return found is not None and content_hash.digest in found
 
+    def missing(
+        self, algorithm: HashAlgorithm, suffix: Suffix, digests: list[bytes]
+    ) -> list[bytes]:
+        """Those of 20 bytes each that are not the digest of such an object."""
+        found = self._sets.get(algorithm.text_suffix + suffix)
+        return digests if found is None else found.missing(digests)
+
 
 def name_of(content_hash: ContentHash, suffix: Suffix) -> str:
     """Where an object is stored."""
