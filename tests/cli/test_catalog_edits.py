@@ -34,6 +34,19 @@ def test_a_subtree_is_cloned_moved_and_removed(made: Path) -> None:
     assert outcrop("verify", FQRN).code == 0
 
 
+def test_a_layer_is_laid_over_a_directory(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "layer").mkdir()
+    (tmp_path / "layer/new").write_text("new\n")
+    (tmp_path / "layer/.wh.b").touch()
+    assert outcrop("publish", FQRN, "--from", tmp_path / "layer", "--to", "/layer").code == 0
+    assert outcrop("clone", FQRN, "/a", "/c").code == 0
+    assert outcrop("merge", FQRN, "/layer", "/a").code == 0
+    assert outcrop("merge", FQRN, "/layer", "/c", "--whiteouts").code == 0
+    assert outcrop("ls", FQRN, "/c").lines == ["new"]
+    assert sorted(outcrop("ls", FQRN, "/a").lines) == [".wh.b", "b", "new"]
+    assert outcrop("verify", FQRN).code == 0
+
+
 def test_nothing_happens_in_a_dry_run(made: Path) -> None:
     before = (made / ".cvmfspublished").read_bytes()
     assert outcrop("rm", FQRN, "/a", "--dry-run", "--json").json["removed"]["files"] == 3

@@ -10,7 +10,12 @@ from outcrop.publisher.errors import PathRefused
 from outcrop.publisher.migrate import change_owners, fix_statistics, maintain
 from outcrop.publisher.options import PublishOptions
 from outcrop.publisher.publish import PublishResult
-from outcrop.publisher.subtrees import clone_subtree, move_subtree, remove_subtrees
+from outcrop.publisher.subtrees import (
+    clone_subtree,
+    merge_subtree,
+    move_subtree,
+    remove_subtrees,
+)
 from outcrop.repository.errors import PathExists, PathNotFound, RevisionConflict
 from outcrop.repository.maintenance import break_hard_links, drop_bulk_hashes
 
@@ -72,6 +77,25 @@ def test_a_moved_subtree_is_at_its_new_place_only(world: World) -> None:
     assert set(checker.catalogs) == {b"", b"/d/moved", b"/d/moved/b/c"}
     assert checker.entries[b"/d/moved/b/c/same"].nlink == 2
     assert world.objects == before
+
+
+def test_a_layer_is_merged_without_its_content(world: World) -> None:
+    before = world.objects
+    told: list[tuple[str, bytes]] = []
+    result = world.edit(
+        merge_subtree, b"/a/b/c", b"/d", on_change=lambda kind, path: told.append((kind, path))
+    )
+    assert (result.bytes_read, result.added, result.changed["files"]) == (0, {"files": 1}, 2)
+    assert set(told) - {("mod", b"/d")} == {
+        ("add", b"/d/.cvmfscatalog"), ("mod", b"/d/file"), ("mod", b"/d/same"),
+    }  # fmt: skip
+    checker = world.checked()
+    assert set(checker.catalogs) == {b"", b"/a", b"/a/b/c", b"/d"}
+    same = [checker.entries[path].row["hash"] for path in (b"/a/b/c/file", b"/d/file")]
+    assert same[0] == same[1]
+    assert world.objects == before
+    with pytest.raises(PathRefused):
+        world.edit(merge_subtree, b"/a", b"/")
 
 
 def test_a_cloned_subtree_is_there_twice_with_its_content_once(world: World) -> None:

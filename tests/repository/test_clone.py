@@ -26,14 +26,19 @@ from outcrop.storage.local import LocalStore
 DIRECTORY = DirectoryEntry(name=b"", mode=stat.S_IFDIR | 0o755, size=4096, mtime=1)
 XATTRS = b"\x01\x01\x06\x01user.ab"
 MARKER = b".cvmfscatalog"
+OPAQUE = b".wh..wh..opq"
 
 
 @dataclass
 class Node:
-    """What the model knows of a path; `links` are the names of its hard link group."""
+    """What the model knows of a path; `links` are the names of its hard link group.
+
+    `mtime` tells one thing at a path from another that was or comes there.
+    """
 
     kind: str
     links: frozenset[bytes] = field(default_factory=frozenset)
+    mtime: int = 1
 
 
 class Model:
@@ -50,6 +55,7 @@ class Model:
         self.empty = self.writer.put(b"").hash
         self.nodes: dict[bytes, Node] = {b"": Node("directory")}
         self.nested: set[bytes] = set()
+        self.serial = 1
         self.editor = CatalogEditor.create(self.store, self._scratch(), DIRECTORY, now=1)
 
     def _scratch(self) -> Path:
@@ -61,42 +67,46 @@ class Model:
     # --- operations, on both sides ---
 
     def file(self, name: bytes, **changes: object) -> DirectoryEntry:
-        entry = DirectoryEntry(name=name, mode=stat.S_IFREG | 0o644, size=7, mtime=1)
+        entry = DirectoryEntry(name=name, mode=stat.S_IFREG | 0o644, size=7, mtime=self.serial)
         return replace(entry, **{"content": self.content, **changes})
 
     def make_directory(self, path: bytes) -> None:
-        self.editor.put_directory(path, replace(DIRECTORY, xattrs=XATTRS))
-        self.nodes[path] = Node("directory")
+        self.serial += 1
+        self.editor.put_directory(path, replace(DIRECTORY, xattrs=XATTRS, mtime=self.serial))
+        self.nodes[path] = Node("directory", mtime=self.serial)
 
     def make_file(self, path: bytes) -> None:
         directory, _, name = path.rpartition(b"/")
         self.forget(path)
+        self.serial += 1
         self.editor.put(directory, [(self.file(name), ())])
-        self.nodes[path] = Node("file")
+        self.nodes[path] = Node("file", mtime=self.serial)
 
     def make_chunked(self, path: bytes) -> None:
         directory, _, name = path.rpartition(b"/")
         self.forget(path)
+        self.serial += 1
         entry = self.file(name, content=None, is_chunked=True, size=10, xattrs=XATTRS)
         chunks = [Chunk(0, 5, self.chunk), Chunk(5, 5, self.chunk)]
         self.editor.put(directory, [(entry, chunks)])
-        self.nodes[path] = Node("chunked")
+        self.nodes[path] = Node("chunked", mtime=self.serial)
 
     def make_links(self, path: bytes) -> None:
         directory, _, name = path.rpartition(b"/")
         names = [name, name + b"+1", name + b"+2"]
         for other in names:
             self.forget(directory + b"/" + other)
+        self.serial += 1
         edits = [(self.file(n, nlink=3, hardlink_group=1), ()) for n in names]
         self.editor.put(directory, edits)
         for other in names:
-            self.nodes[directory + b"/" + other] = Node("file", frozenset(names))
+            self.nodes[directory + b"/" + other] = Node("file", frozenset(names), self.serial)
 
     def nest(self, path: bytes) -> None:
         if path and path not in self.nested:
             self.editor.nest(path)
             self.editor.put(path, [(self.file(MARKER, size=0, content=self.empty), ())])
-            self.nodes[path + b"/" + MARKER] = Node("file")
+            self.nodes[path + b"/" + MARKER] = Node("file", mtime=self.serial)
             self.nested.add(path)
         elif path:
             self.editor.unnest(path)
@@ -130,7 +140,7 @@ class Model:
         self.editor.clone(source, target)
         for path in self.at_or_below(source):
             new = target + path[len(source) :]
-            self.nodes[new] = Node(self.nodes[path].kind)
+            self.nodes[new] = replace(self.nodes[path], links=frozenset())
             if path in self.nested:
                 self.nested.add(new)
 
@@ -153,6 +163,36 @@ class Model:
             if path in self.nested:
                 self.nested.discard(path)
                 self.nested.add(new_path)
+
+    def merge(self, source: bytes, target: bytes, *, whiteouts: bool) -> None:
+        self.editor.merge(source, target, whiteouts=whiteouts)
+        upper = {path[len(source) :]: self.nodes[path] for path in self.at_or_below(source)}
+        whites = {
+            path
+            for path, node in upper.items()
+            if whiteouts and node.kind != "directory" and _name(path).startswith(b".wh.")
+        }
+        for white in whites:
+            directory, name = target + white.rpartition(b"/")[0], _name(white)
+            if name == OPAQUE:
+                self.forget(directory)
+            elif not name.startswith(b".wh..wh."):
+                self.forget(directory + b"/" + name[4:])
+                if name[4:] == MARKER:
+                    self.nested.discard(directory)
+        upper = {path: node for path, node in upper.items() if path not in whites}
+        for path, node in upper.items():
+            old = self.nodes.get(target + path)
+            if old is not None and "directory" not in (old.kind, node.kind):
+                self.unlink(target + path)
+            elif old is not None and not old.kind == node.kind == "directory":
+                self.forget(target + path)
+        for path, node in upper.items():
+            gone = {_name(white) for white in whites}
+            links = node.links - gone
+            self.nodes[target + path] = replace(node, links=links)
+            if source + path in self.nested:
+                self.nested.add(target + path)
 
     # --- looking at it ---
 
@@ -181,10 +221,15 @@ class Model:
         for path, node in self.nodes.items():
             row = entries[path].row
             assert bool(row["flags"] & 1) == (node.kind == "directory")
+            assert row["mtime"] == node.mtime
             assert bool(entries[path].chunks) == (node.kind == "chunked")
             if node.kind != "directory":
                 assert entries[path].nlink == (len(node.links) or 1)
                 assert (row["xattr"] is not None) == (node.kind == "chunked")
+
+
+def _name(path: bytes) -> bytes:
+    return path.rpartition(b"/")[2]
 
 
 @pytest.fixture
@@ -195,7 +240,8 @@ def model(tmp_path: Path) -> Iterator[Model]:
 
 
 OPERATIONS = ("directory", "directory", "file", "chunked", "links", "nest", "nest", "remove",
-              "clone", "clone", "move", "move", "save", "reopen")  # fmt: skip
+              "clone", "clone", "move", "move", "save", "reopen", "whiteout", "merge",
+              "merge")  # fmt: skip
 STEPS = st.lists(
     st.tuples(st.sampled_from(OPERATIONS), st.integers(0, 999), st.integers(0, 999)),
     min_size=15,
@@ -214,6 +260,11 @@ def step(model: Model, operation: str, one: int, other: int) -> None:
         getattr(model, f"make_{operation}")(new)
     elif operation == "nest":
         model.nest(directories[one % len(directories)])
+    elif operation == "whiteout":
+        model.make_file(new.rpartition(b"/")[0] + b"/" + whiteout(one))
+    elif operation == "merge":
+        source, target = (directories[number % len(directories)] for number in (one, other))
+        merge_if_possible(model, source, target, whiteouts=one % 3 > 0)
     elif operation in ("save", "reopen"):
         model.save(reopens=operation == "reopen")
     elif existing:
@@ -222,6 +273,18 @@ def step(model: Model, operation: str, one: int, other: int) -> None:
             model.remove(source)
         elif new not in model.nodes and not (new + b"/").startswith(source + b"/"):
             (model.clone if operation == "clone" else model.move)(source, new)
+
+
+def whiteout(number: int) -> bytes:
+    if number % 5 == 0:
+        return OPAQUE
+    return b".wh." + (b"%d" % (number % 5) if number % 7 else MARKER)
+
+
+def merge_if_possible(model: Model, one: bytes, other: bytes, *, whiteouts: bool) -> None:
+    pair = one + b"/", other + b"/"
+    if not (pair[0].startswith(pair[1]) or pair[1].startswith(pair[0])):
+        model.merge(one, other, whiteouts=whiteouts)
 
 
 @settings(max_examples=60, deadline=None)
@@ -280,6 +343,97 @@ def test_a_renamed_file_keeps_its_row_and_its_hard_links(model: Model) -> None:
     model.save(reopens=False)
     model.check()
     assert {path for path, node in model.nodes.items() if node.links} == {b"/m", b"/l+1", b"/l+2"}
+
+
+def test_layers_are_laid_over_each_other_with_their_nested_catalogs(model: Model) -> None:
+    for path in (b"/up", b"/up/n", b"/up/new", b"/up/new/n", b"/low", b"/low/n", b"/low/n/o"):
+        model.make_directory(path)
+        model.make_links(path + b"/l")
+    model.make_directory(b"/up/n/kind")
+    model.make_file(b"/low/n/kind")
+    model.make_file(b"/up/kind")
+    model.make_directory(b"/low/kind")
+    model.nest(b"/low/kind")
+    for path in (b"/up/n", b"/up/new/n", b"/low/n/o"):
+        model.nest(path)
+    model.save(reopens=True)
+    model.merge(b"/up", b"/low", whiteouts=False)
+    model.merge(b"/up/new", b"/made", whiteouts=False)
+    model.save(reopens=True)
+    model.check()
+    assert {b"/low/n", b"/low/n/o", b"/low/new/n", b"/made/n"} <= model.nested
+    assert len(model.nodes[b"/low/n/l"].links) == 3
+
+
+def test_whiteouts_hide_what_is_below_only_if_they_are_to(model: Model) -> None:
+    for path in (b"/up", b"/up/o", b"/up/x", b"/up/.wh.dir", b"/low", b"/low/o", b"/low/o/gone",
+                 b"/low/gone", b"/low/n", b"/up/n", b"/up/n/new", b"/low/dir"):  # fmt: skip
+        model.make_directory(path)
+    for path in (b"/up/.wh.gone", b"/up/.wh.none", b"/up/o/.wh..wh..opq", b"/up/.wh..wh.plnk",
+                 b"/up/n/.wh..cvmfscatalog", b"/up/n/new/.wh.x", b"/low/n/kept"):  # fmt: skip
+        model.make_file(path)
+    model.nest(b"/low/o")
+    model.nest(b"/low/n")
+    model.clone(b"/low", b"/plain")
+    model.save(reopens=True)
+    model.merge(b"/up", b"/plain", whiteouts=False)
+    model.merge(b"/up", b"/low", whiteouts=True)
+    model.save(reopens=True)
+    model.check()
+    assert {path for path in model.nodes if path.startswith(b"/low/")} == {
+        b"/low/o", b"/low/x", b"/low/.wh.dir", b"/low/dir", b"/low/n", b"/low/n/kept",
+        b"/low/n/new",
+    }  # fmt: skip
+    assert {b"/plain/.wh.gone", b"/plain/gone", b"/plain/o/gone"} <= model.nodes.keys()
+
+
+def test_the_same_layer_again_changes_nothing(model: Model) -> None:
+    for path in (b"/up", b"/up/a"):
+        model.make_directory(path)
+        model.make_file(path + b"/f")
+        model.make_chunked(path + b"/c")
+    model.merge(b"/up", b"/low", whiteouts=True)
+    model.save(reopens=True)
+    told: list[bytes] = []
+    model.editor.merge(b"/up", b"/low", on_merged=lambda path, *_: told.append(path))
+    assert told == []
+    assert not any(catalog.is_dirty for catalog in model.editor.loaded())
+
+
+def test_layers_that_cannot_be_merged_are_refused(model: Model) -> None:
+    for path in (b"/a", b"/a/b"):
+        model.make_directory(path)
+    model.make_file(b"/f")
+    for source, target, error in (
+        (b"/none", b"/a", PathNotFound),
+        (b"/a", b"/none/x", PathNotFound),
+        (b"/f", b"/a", NotADirectory),
+        (b"/f", b"/new", NotADirectory),
+        (b"/a", b"/f", NotADirectory),
+        (b"/a", b"/a", PathNotMovable),
+        (b"/a", b"/a/b", PathNotMovable),
+        (b"/a/b", b"/a", PathNotMovable),
+        (b"", b"/a", PathNotMovable),
+        (b"/a", b"", PathNotMovable),
+        (b"/a", b"/.cvmfs", PathNotMovable),
+    ):
+        with pytest.raises(error):
+            model.editor.merge(source, target)
+    model.save(reopens=False)
+    model.check()
+
+
+def test_of_a_merge_only_what_the_layer_has_is_looked_at(model: Model) -> None:
+    for path in (b"/up", b"/up/a", b"/low", b"/low/a", b"/low/b", b"/low/gone"):
+        model.make_directory(path)
+        model.nest(path)
+    model.make_file(b"/up/.wh.gone")
+    model.save(reopens=True)
+    fetched = []
+    fetch = model.store.fetch
+    model.store.fetch = lambda name, sink: (fetched.append(name), fetch(name, sink))[1]  # type: ignore[method-assign]
+    model.editor.merge(b"/up", b"/low", whiteouts=True)
+    assert len(fetched) <= 5  # the root is there, /up, /up/a, /low, /low/a; the counters of /gone
 
 
 def test_clones_and_moves_to_impossible_places_are_refused(model: Model) -> None:

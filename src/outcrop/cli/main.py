@@ -50,6 +50,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "rm": "Remove paths, as a new revision.",
         "mv": "Give a path another name, as a new revision.",
         "clone": "Copy a subtree within the repository, as a new revision.",
+        "merge": "Lay a directory over another one, as a new revision.",
         "tag": "List, set, move and remove tags.",
         "rollback": "Publish an old revision again, as the newest.",
         "checkout": "Choose the branch that is published to.",

@@ -1,7 +1,8 @@
-"""Removing, moving and cloning subtrees of a repository: catalogs only, one new revision each."""
+"""Removing, moving, cloning and merging subtrees: catalogs only, one new revision each."""
 
 from collections.abc import Callable, Sequence
 
+from outcrop.formats.catalog import DirectoryEntry
 from outcrop.publisher.counts import ChangeCounts, kind_of
 from outcrop.publisher.errors import PathRefused
 from outcrop.publisher.markers import AUTO_MARKER, CATALOG_MARKER
@@ -91,6 +92,37 @@ def clone_subtree(
         editor.clone(source, target)
         if counts.on_change is not None:
             counts.on_change("add", target)
+
+    return _publish(locations, fqrn, edit, options, now, progress, store)
+
+
+def merge_subtree(
+    locations: Locations,
+    fqrn: str,
+    source: bytes,
+    target: bytes,
+    *,
+    whiteouts: bool = False,
+    options: PublishOptions,
+    now: int,
+    progress: Tell | None = None,
+    store: WritableStore | None = None,
+) -> PublishResult:
+    """Lay a directory over another one, as one new revision; see `CatalogEditor.merge`.
+
+    What is in both and different is counted as changed; of subtrees that come and go as wholes
+    the difference is counted. Raises as `move_subtree` does.
+    """
+    source, target = _checked_pair(source, target)
+
+    def edit(editor: CatalogEditor, counts: ChangeCounts) -> None:
+        def note(path: bytes, now: DirectoryEntry | None, before: DirectoryEntry | None) -> None:
+            if now is None:
+                counts.note_removed(path)
+            else:
+                counts.note(path, now, before)
+
+        editor.merge(source, target, whiteouts=whiteouts, on_merged=note)
 
     return _publish(locations, fqrn, edit, options, now, progress, store)
 

@@ -8,17 +8,31 @@ nothing to a store: `repository.commit` does that with what the editor made dirt
 Paths are bytes from the repository's root: `b""` is the root, all others begin with `/`.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
+from outcrop.errors import FormatError
 from outcrop.formats.catalog import MAX_NAME_BYTES, Chunk, DirectoryEntry, NestedCatalog
 from outcrop.repository.errors import NotADirectory, PathExists, PathNotFound, PathNotMovable
-from outcrop.repository.subtree import copy_below, copy_nested, nested_copies, root_entry
+from outcrop.repository.subtree import (
+    MAX_PATH_BYTES,
+    copy_below,
+    copy_nested,
+    nested_copies,
+    root_entry,
+)
 from outcrop.repository.working_catalog import Edit, WorkingCatalog
 from outcrop.repository.working_tree import WorkingTree, is_at_or_below
 
 VIRTUAL_DIRECTORY = b"/.cvmfs"
 """The hidden directory of every repository; what is in it is made by the publisher itself."""
+
+OnMerged = Callable[[bytes, DirectoryEntry | None, DirectoryEntry | None], None]
+"""Told of a path, its entry now (`None`: it is gone) and its entry before, if it had one."""
+
+_CATALOG_MARKER = b".cvmfscatalog"
+_WHITEOUT = b".wh."
+_OPAQUE = b".wh..wh..opq"
 
 
 class CatalogEditor(WorkingTree):
@@ -140,9 +154,7 @@ class CatalogEditor(WorkingTree):
 
     def _check_target(self, source: bytes, target: bytes) -> None:
         self.get(source)
-        for path in (source, target):
-            if not path or is_at_or_below(path, VIRTUAL_DIRECTORY):
-                raise PathNotMovable(f"{_shown(path)} can be neither moved nor replaced")
+        _check_movable(source, target)
         name = target.rpartition(b"/")[2]
         if name in (b"", b".", b"..") or len(name) > MAX_NAME_BYTES or b"\0" in name:
             raise PathNotMovable(f"{_shown(target)} is no possible path")
@@ -178,6 +190,118 @@ class CatalogEditor(WorkingTree):
         place.nested.update(dict.fromkeys(copy.place for copy in copies))
         for new in copy_nested(copies, self._open_source, self._new_file, keeps_links=keeps_links):
             self._loaded[new.mountpoint] = new
+
+    # --- layers ---
+
+    def merge(
+        self,
+        source: bytes,
+        target: bytes,
+        *,
+        whiteouts: bool = False,
+        on_merged: OnMerged | None = None,
+    ) -> None:
+        """Lay the directory `source` over the directory `target`, which is made if it is missing.
+
+        What only one of them has is in the result; where both have something, `source` wins, and
+        directories become one, with the metadata `source` has. Hard links of `source` stay links.
+        With `whiteouts`, files named `.wh.NAME` and `.wh..wh..opq` are not copied but hide what
+        `target` has, as in the layers of a container image. No content is read, and of `target`
+        nothing but what `source` has, too. Raises PathNotFound, NotADirectory, PathNotMovable,
+        FormatError.
+        """
+        self._check_layers(source, target)
+        tell = on_merged or _say_nothing
+        waiting = [(source, target)]
+        while waiting:
+            upper, lower = waiting.pop()
+            if len(lower) > MAX_PATH_BYTES:
+                raise FormatError(f"a path of more than {MAX_PATH_BYTES} bytes: {lower[:60]!r}…")
+            before = self._clear_for_layer(upper, lower, whiteouts=whiteouts)
+            if self.find(lower) is None:
+                self._copy(upper, lower, keeps_links=True)
+                if whiteouts:
+                    self._drop_whiteouts(lower)
+                tell(lower, self.get(lower), before)
+            else:
+                self._merge_directory(upper, lower, tell)
+                waiting += self._merge_entries(upper, lower, tell, whiteouts=whiteouts)
+
+    def _check_layers(self, source: bytes, target: bytes) -> None:
+        found = self.find(target)
+        if found is None:
+            self._check_target(source, target)
+        _check_movable(source, target)
+        for path, entry in ((source, self.get(source)), (target, found)):
+            if entry is not None and not entry.is_directory:
+                raise NotADirectory(f"{_shown(path)} is no directory: only such ones are merged")
+        if is_at_or_below(target, source) or is_at_or_below(source, target):
+            raise PathNotMovable(f"of {_shown(source)} and {_shown(target)} one is in the other")
+
+    def _clear_for_layer(
+        self, upper: bytes, lower: bytes, *, whiteouts: bool
+    ) -> DirectoryEntry | None:
+        """Remove what cannot become one with a directory above it; returns what there was."""
+        before = self.find(lower)
+        is_opaque = whiteouts and self.find(upper + b"/" + _OPAQUE) is not None
+        if before is not None and (is_opaque or not before.is_directory):
+            self.remove(lower)
+        return before
+
+    def _merge_directory(self, upper: bytes, lower: bytes, tell: OnMerged) -> None:
+        """Give a directory the metadata of another one, and a catalog if that has one."""
+        entry, old = self.get(upper), self.get(lower)
+        wanted = replace(root_entry(entry, lower), nlink=old.nlink)
+        if wanted != root_entry(old, lower):
+            self.put_directory(lower, wanted)
+            tell(lower, wanted, old)
+        if self.is_nested(upper):
+            self.nest(lower)
+
+    def _merge_entries(
+        self, upper: bytes, lower: bytes, tell: OnMerged, *, whiteouts: bool
+    ) -> list[tuple[bytes, bytes]]:
+        """Write what a directory has into another one, but for subdirectories: those it returns."""
+        edits: list[Edit] = []
+        directories = []
+        found = self.entries(upper)
+        if whiteouts:
+            for entry in filter(_is_whiteout, found):
+                self._hide(lower, entry.name.removeprefix(_WHITEOUT), tell)
+        for entry in found:
+            path = lower + b"/" + entry.name
+            if entry.is_directory:
+                directories.append((upper + b"/" + entry.name, path))
+            elif not (whiteouts and _is_whiteout(entry)):
+                chunks = self.chunks(upper + b"/" + entry.name, entry)
+                old = self.find(path)
+                if old != entry or entry.hardlink_group or self.chunks(path, old) != chunks:
+                    edits.append((entry, chunks))
+                    tell(path, entry, old)
+        if edits:
+            self.put(lower, edits)
+        return directories
+
+    def _hide(self, directory: bytes, name: bytes, tell: OnMerged) -> None:
+        """Remove what a whiteout names, if it is there; names of whiteouts are for others."""
+        path = directory + b"/" + name
+        if not name or name.startswith(_WHITEOUT) or (old := self.find(path)) is None:
+            return
+        if name == _CATALOG_MARKER:
+            self.unnest(directory)
+        self.remove(path)
+        tell(path, None, old)
+
+    def _drop_whiteouts(self, top: bytes) -> None:
+        waiting = [top]
+        while waiting:
+            directory = waiting.pop()
+            for entry in self.entries(directory):
+                path = directory + b"/" + entry.name
+                if entry.is_directory:
+                    waiting.append(path)
+                elif _is_whiteout(entry):
+                    self.remove(path)
 
     # --- bind mountpoints ---
 
@@ -237,6 +361,20 @@ class CatalogEditor(WorkingTree):
 def _mountpoints_from(catalog: WorkingCatalog, directory: bytes) -> list[bytes]:
     """The nested catalogs of a catalog at or below a directory."""
     return [m for m in catalog.nested if is_at_or_below(m, directory)]
+
+
+def _check_movable(*paths: bytes) -> None:
+    for path in paths:
+        if not path or is_at_or_below(path, VIRTUAL_DIRECTORY):
+            raise PathNotMovable(f"{_shown(path)} can be neither moved nor replaced")
+
+
+def _is_whiteout(entry: DirectoryEntry) -> bool:
+    return not entry.is_directory and entry.name.startswith(_WHITEOUT)
+
+
+def _say_nothing(path: bytes, now: object, before: object) -> None:
+    pass
 
 
 def _shown(path: bytes) -> str:
