@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
+from outcrop.errors import FormatError
 from outcrop.formats.reflog import Ref
 from outcrop.publisher.errors import PathRefused
 from outcrop.publisher.lock import collecting_lock, publishing_lock
@@ -11,9 +12,11 @@ from outcrop.publisher.options import Tell, say_nothing
 from outcrop.publisher.session import default_workers, local_errors, scratch_directory
 from outcrop.publisher.upkeep import StratumZeroSource
 from outcrop.repository.check import CheckOptions, CheckResult, check_repository
+from outcrop.repository.errors import ReflogMissing
 from outcrop.repository.reflog_rebuild import find_refs
 from outcrop.repository.scrub import ScrubResult, scrub
 from outcrop.repository.stored import StoredObjects
+from outcrop.storage.errors import ObjectCorrupt
 from outcrop.storage.local import LocalStore
 from outcrop.storage.locations import Locations
 from outcrop.storage.store import WritableStore
@@ -83,6 +86,28 @@ def list_reflog(
     trusted = opened.source.fetch_manifest(now=now)
     refs = opened.reflog(trusted).read_complete(trusted.manifest.reflog)
     return sorted(refs, key=lambda ref: (-ref.timestamp, ref.type, str(ref.hash)))
+
+
+def mend_reflog(
+    locations: Locations,
+    fqrn: str,
+    *,
+    now: int,
+    progress: Tell | None = None,
+    store: WritableStore | None = None,
+) -> str | None:
+    """Write the reflog anew if it is missing or damaged; what was wrong with it, if anything was.
+
+    Raises what `rebuild_reflog` raises.
+    """
+    opened = StratumZeroSource.open(locations, fqrn, store=store)
+    trusted = opened.source.fetch_manifest(now=now)
+    try:
+        opened.reflog(trusted).read_complete(trusted.manifest.reflog)
+    except (ReflogMissing, ObjectCorrupt, FormatError) as error:
+        rebuild_reflog(locations, fqrn, now=now, progress=progress, store=store)
+        return str(error)
+    return None
 
 
 def rebuild_reflog(

@@ -34,8 +34,9 @@ class ObjectCheck(Protocol):
     external: int
     """References to external data, which is stored elsewhere."""
 
-    take_plain: TakePlain | None
-    """Takes plain files at once; `None` where each must be taken by itself."""
+    @property
+    def take_plain(self) -> TakePlain | None:
+        """Takes plain files at once; `None` where each must be taken by itself."""
 
     def take(self, path: bytes, ref: ObjectRef) -> None:
         """Look at an object, or see that it will be looked at."""
@@ -106,7 +107,6 @@ class ContentCheck:
     def __init__(self, store: ObjectStore, say: Say, progress: Progress, *, workers: int) -> None:
         self.count = 0
         self.external = 0
-        self.take_plain = None
         self._store = store
         self._say = say
         self._progress = progress
@@ -115,6 +115,10 @@ class ContentCheck:
         self._batch: list[tuple[bytes, ObjectRef]] = []
         self._waiting: deque[Future[None]] = deque()
         self._lock = threading.Lock()
+
+    @property
+    def take_plain(self) -> None:
+        """There is no such way: what is said of each must be right."""
 
     def take(self, path: bytes, ref: ObjectRef) -> None:
         """Have it fetched, unless it was already; waits if many are to be fetched."""

@@ -8,22 +8,21 @@ from outcrop.cli.dropin.call import Call, log_file, logged
 from outcrop.cli.dropin.options import UsageError, is_confirmed, outcrop
 from outcrop.cli.exit_codes import DONE, FAILED
 from outcrop.cli.transactions import PinnedMounts
-from outcrop.errors import FormatError, OutcropError
+from outcrop.errors import OutcropError
 from outcrop.formats.parameters import parse_parameters
 from outcrop.publisher.administration import list_repositories
+from outcrop.publisher.check_due import find_due, note_check
 from outcrop.publisher.errors import PublisherSettingsError
 from outcrop.publisher.inspection import list_reflog
 from outcrop.publisher.repository_info import sign_trunk_again
 from outcrop.publisher.settings import CREATOR_VERSION, StratumZeroSettings
 from outcrop.publisher.statistics import merge
-from outcrop.publisher.status_file import date_text, read_time, update_status
 from outcrop.publisher.transaction import find_transaction, transaction_area
 from outcrop.publisher.union import Union
 from outcrop.publisher.upkeep import StratumZeroSource
 from outcrop.publisher.whitelist_file import resign_file
 from outcrop.storage.locations import Locations
 
-_DAY_SECONDS: Final = 86400
 _CARD_DAYS: Final = "7"
 _LONG_DAYS: Final = 30
 _MAX_CONFIG_BYTES: Final = 1 << 20
@@ -75,14 +74,17 @@ def check(call: Call) -> int:
         raise UsageError("no non-option parameters expected with -a")
     file = log_file(call.locations, "checks.log")
     now = call.session.now
-    for fqrn in _due(call):
-        store = StratumZeroSource.open(call.locations, fqrn).store
+    for due in find_due(call.locations, now=now):
+        fqrn = due.fqrn
+        if due.problem is not None:
+            error = due.problem
+            call.output.error(str(error), kind=type(error).__name__, hint=error.hint)
+            continue
         with logged(file, fqrn, now):
             is_sound = _check(call, fqrn) == DONE
             if not is_sound:
                 call.output.line("ERROR from cvmfs_server check!")
-        status = "succeeded" if is_sound else "failed"
-        update_status(store, last_check=date_text(now), check_status=status)
+        note_check(call.locations, fqrn, is_sound=is_sound, now=now)
     return DONE
 
 
@@ -102,36 +104,6 @@ def _check(call: Call, fqrn: str) -> int:
             if code != DONE:
                 return code
     return outcrop("check", fqrn, *call.options())
-
-
-def _due(call: Call) -> list[str]:
-    """The repositories that were not checked for `CVMFS_CHECK_ALL_MIN_DAYS`, oldest check first."""
-    due = []
-    for fqrn in call.fqrns:
-        try:
-            store = StratumZeroSource.open(call.locations, fqrn).store
-            checked_at = read_time(store, "last_check") or 0
-        except OutcropError as error:
-            call.output.error(str(error), kind=type(error).__name__, hint=error.hint)
-            continue
-        if call.session.now - checked_at >= _check_days(call.locations, fqrn) * _DAY_SECONDS:
-            due.append((checked_at, fqrn))
-    return [fqrn for _, fqrn in sorted(due)]
-
-
-def _check_days(locations: Locations, fqrn: str) -> int:
-    days = 30
-    for file in (locations.config / "server.local", locations.server_config(fqrn) / "server.conf"):
-        if not file.is_file():
-            continue
-        with file.open("rb") as opened:
-            found = parse_parameters(opened.read(_MAX_CONFIG_BYTES), environment={})
-        for assignment in found:
-            if assignment.name == "CVMFS_CHECK_ALL_MIN_DAYS":
-                if not assignment.value.isdecimal() or len(assignment.value) > 6:
-                    raise FormatError(f"{file}: CVMFS_CHECK_ALL_MIN_DAYS is no number of days")
-                days = int(assignment.value)
-    return days
 
 
 def health_check(call: Call) -> int:
