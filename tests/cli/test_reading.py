@@ -1,5 +1,6 @@
 """ls, tree, stat, cat, info, log: what a repository says, without a mount."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -218,3 +219,14 @@ def test_what_does_not_parse_is_wrong_usage(repository: Stored, option: list[str
     ended = repository.run("ls", *option)
     assert ended.code == 2
     assert "hint: outcrop ls --help" in ended.stderr
+
+
+def test_a_command_leaves_no_descriptor_open(repository: Stored) -> None:
+    for arguments in (("ls",), ("cat", "/README"), ("info",), ("ls", "/nowhere")):
+        repository.run(*arguments)  # what is made once for a process
+        gc.collect()
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(3):
+            repository.run(*arguments)
+        gc.collect()  # catalogs that an error's traceback still holds
+        assert len(os.listdir("/proc/self/fd")) <= before, arguments

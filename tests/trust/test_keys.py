@@ -58,6 +58,7 @@ def test_reads_windows_line_ends_and_the_older_label():
         b"-----BEGIN PUBLIC KEY-----\nA===\n-----END PUBLIC KEY-----\n",
         PUBLIC + b" " * MAX_PEM_BYTES,
     ],
+    ids=range(9),  # keys are made anew in each run
 )
 def test_refuses_what_is_no_public_key(data):
     with pytest.raises(FormatError):

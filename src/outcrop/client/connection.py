@@ -66,8 +66,10 @@ class Connection:
         return any(value is not None for value in chosen) or not settings.auto_update
 
     def close(self) -> None:
-        """Let go of connections."""
+        """Let go of connections, and of the cache directory."""
         self.store.close()
+        if self.cache is not None:
+            self.cache.close()
 
 
 def find_target(text: str, locations: Locations, *, fqrn: str | None = None) -> Target:
