@@ -32,7 +32,7 @@ check:
 	$(PYTHON) -m ruff check
 	$(PYTHON) -m mypy
 	.venv/bin/lint-imports
-	$(PYTHON) -m pytest -q -m "not system" $(PYTEST)
+	$(PYTHON) -m pytest -q -n auto --dist worksteal -m "not system" $(PYTEST)
 	$(PYTHON) -m sphinx -q -W --keep-going -b html docs docs/_build/html
 
 bench:
