@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 from tests.support.stratum_zero import FQRN, StratumZero
+from tests.support.tars import END, member
 
 from outcrop.publisher.difflist import parse_diff_list
 from outcrop.publisher.errors import LimitExceeded, PublishInProgress
 from outcrop.publisher.lock import publishing_lock
+from outcrop.publisher.options import PublishOptions
+from outcrop.publisher.publish import PublishResult
+from outcrop.publisher.tarball import publish_tarball
 from outcrop.repository.errors import RevisionConflict
 
 SMALL_CHUNKS = {
@@ -66,6 +70,37 @@ def test_a_dry_run_says_what_a_publish_then_does(stratum_zero: StratumZero, sour
         assert getattr(foretold, name) == getattr(done, name), name
     assert done.added == {"files": 3}
     stratum_zero.checked()
+
+
+def repeated(stratum_zero: StratumZero, source: Path, way: str, *, dry_run: bool) -> PublishResult:
+    """Publish a new file of rules, and it alone but from a directory, in one of three ways."""
+    options = PublishOptions(dry_run=dry_run)
+    if way == "archive":
+        archive = io.BytesIO(member(b".cvmfsdirtab", b"/deep/*\n") + END)
+        return publish_tarball(
+            stratum_zero.locations, FQRN, archive=archive, to=b"", options=options,
+            now=stratum_zero.now + 10,
+        )  # fmt: skip
+    listed = parse_diff_list(io.BytesIO(b"A .cvmfsdirtab\n")) if way == "list" else None
+    return stratum_zero.publish(
+        source, dry_run=dry_run, listed=listed, now=stratum_zero.now + (10 if dry_run else 0)
+    )
+
+
+@pytest.mark.parametrize("way", ["directory", "list", "archive"])
+def test_a_dry_run_knows_what_new_rules_make_of_all_that_is_there(
+    stratum_zero: StratumZero, source: Path, way: str
+) -> None:
+    for name in ("one", "two"):
+        (source / "deep" / name / "below").mkdir(parents=True)
+    stratum_zero.publish(source)
+    (source / ".cvmfsdirtab").write_bytes(b"/deep/*\n")
+    foretold = repeated(stratum_zero, source, way, dry_run=True)
+    done = repeated(stratum_zero, source, way, dry_run=False)
+    assert (foretold.warnings, foretold.catalogs, foretold.added["files"]) == ((), 3, 3)
+    for name in ("added", "changed", "removed", "catalogs", "bytes_stored"):
+        assert getattr(foretold, name) == getattr(done, name), name
+    assert {b"/deep/one", b"/deep/two"} < set(stratum_zero.checked().catalogs)
 
 
 def test_a_dry_run_changes_nothing(stratum_zero: StratumZero, source: Path) -> None:

@@ -9,10 +9,8 @@ from outcrop.formats.dirtab import Dirtab
 from outcrop.publisher.balance import Weights, balance_catalogs
 from outcrop.publisher.dirtab_catalogs import apply_dirtab, read_rules
 from outcrop.publisher.markers import DIRTAB, MarkerWriter
-from outcrop.publisher.rehearsal import RehearsalStore
 from outcrop.publisher.settings import StratumZeroSettings
 from outcrop.repository.editor import VIRTUAL_DIRECTORY, CatalogEditor
-from outcrop.storage.errors import ObjectNotFound
 
 
 def dirtab_entry(editor: CatalogEditor) -> DirectoryEntry | None:
@@ -33,11 +31,11 @@ def finish_content(
         editor.remove(VIRTUAL_DIRECTORY)
     if settings.membership:
         _require_membership(editor, settings.membership)
-    warnings = _apply_dirtab(markers, dirtab_before)
-    if settings.autocatalogs:
-        weights = Weights(settings.autocatalogs_max_weight, settings.autocatalogs_min_weight)
-        warnings += balance_catalogs(markers, weights)
-    return warnings
+    _apply_dirtab(markers, dirtab_before)
+    if not settings.autocatalogs:
+        return []
+    weights = Weights(settings.autocatalogs_max_weight, settings.autocatalogs_min_weight)
+    return balance_catalogs(markers, weights)
 
 
 def _require_membership(editor: CatalogEditor, membership: str) -> None:
@@ -46,17 +44,10 @@ def _require_membership(editor: CatalogEditor, membership: str) -> None:
         editor.root.set_properties(voms_authz=membership)
 
 
-def _apply_dirtab(markers: MarkerWriter, before: DirectoryEntry | None) -> list[str]:
+def _apply_dirtab(markers: MarkerWriter, before: DirectoryEntry | None) -> None:
     now = dirtab_entry(markers.editor)
     if now is None:
-        return []
-    store = markers.writer.store
-    try:
-        rules = Dirtab.parse(read_rules(markers.editor, store))
-    except ObjectNotFound:
-        if not isinstance(store, RehearsalStore):
-            raise
-        return ["a dry run does not hold a new .cvmfsdirtab against the whole repository"]
+        return
+    rules = Dirtab.parse(read_rules(markers.editor, markers.writer.store))
     is_new = before is None or before.content != now.content
     apply_dirtab(markers, rules, is_new=is_new)
-    return []

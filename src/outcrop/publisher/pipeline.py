@@ -26,6 +26,7 @@ from outcrop.formats.catalog import Chunk
 from outcrop.formats.chunking import ChunkSizes, Cutter
 from outcrop.formats.hashes import Compression, ContentHash, HashAlgorithm, Suffix
 from outcrop.publisher.errors import LimitExceeded, SourceChanged, SourceUnreadable
+from outcrop.publisher.markers import DIRTAB
 from outcrop.repository.object_writer import ObjectWriter, StoredObject
 
 _ATTEMPTS: Final = 4
@@ -260,7 +261,9 @@ class Pipeline:
     def _put(self, job: FileJob, plain: bytes, suffix: Suffix) -> StoredObject:
         if job.is_external:
             return StoredObject(self.writer.identify(plain, self.compression), 0)
-        return self.writer.put(plain, suffix, self.compression)
+        is_read_again = job.path.rpartition(b"/")[2] == DIRTAB
+        put = self.writer.put_readable if is_read_again else self.writer.put
+        return put(plain, suffix, self.compression)
 
     def _store_whole(self, job: FileJob, seen: os.stat_result, plain: bytes) -> FileContent:
         stored = self._put(job, plain, Suffix.FILE)

@@ -1,15 +1,15 @@
 """Publishing without effect: a store that takes everything and changes nothing.
 
 A dry run is a publish like any other, to the very end, on top of these two. Contents of files are
-counted and dropped; whatever may be read again (catalogs, history, manifest) is kept in a
-directory that goes with the dry run.
+counted and dropped; whatever may be read again (catalogs, history, manifest, rules for catalogs) is
+kept in a directory that goes with the dry run.
 """
 
 import threading
 from collections.abc import Iterator
 
-from outcrop.formats.hashes import HashAlgorithm
-from outcrop.repository.object_writer import Compressor, ObjectWriter
+from outcrop.formats.hashes import Compression, HashAlgorithm, Suffix, hash_file_name
+from outcrop.repository.object_writer import Compressor, ObjectWriter, StoredObject
 from outcrop.storage.errors import ObjectNotFound
 from outcrop.storage.store import Sink, WritableStore
 
@@ -46,6 +46,13 @@ class RehearsalStore:
             self._written.add(name)
             self._removed.discard(name)
         if not name.startswith("data/") or name.endswith(_KEPT_SUFFIXES):
+            self._kept.write(name, data)
+
+    def keep(self, name: str, data: bytes) -> None:
+        """Have a file that was written here ready to be read."""
+        with self._lock:
+            is_ours = name in self._written
+        if is_ours:
             self._kept.write(name, data)
 
     def replace(self, name: str, data: bytes, expected: bytes | None) -> None:
@@ -98,6 +105,14 @@ class RehearsalWriter(ObjectWriter):
     ) -> None:
         super().__init__(store, algorithm, compressor)
         self._seen: set[str] = set()
+
+    def put_readable(self, plain: bytes, suffix: Suffix, compression: Compression) -> StoredObject:
+        """Count one object as stored, and keep it."""
+        stored = self.put(plain, suffix, compression)
+        if isinstance(self.store, RehearsalStore):
+            name = f"data/{hash_file_name(stored.hash)}{suffix.value}"
+            self.store.keep(name, self._pack(plain, compression))
+        return stored
 
     def _has(self, name: str, stored: bytes) -> bool:
         if name in self._seen:

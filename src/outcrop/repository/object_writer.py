@@ -79,6 +79,10 @@ class ObjectWriter:
             self.tally.count(suffix, new_bytes)
         return StoredObject(content_hash, new_bytes)
 
+    def put_readable(self, plain: bytes, suffix: Suffix, compression: Compression) -> StoredObject:
+        """Store one object that is read again before its revision is out."""
+        return self.put(plain, suffix, compression)
+
     def identify(self, plain: bytes, compression: Compression = Compression.ZLIB) -> ContentHash:
         """The name of an object that is kept somewhere else; nothing is stored."""
         return ContentHash.of(self._pack(plain, compression), self.algorithm)
