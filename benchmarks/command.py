@@ -16,7 +16,7 @@ from benchmarks.bars import judge
 from benchmarks.candidates import Candidate, LocalObjects, Native, Outcrop, Peer, Reference
 from benchmarks.content import Scale, Tree, build_tree
 from benchmarks.measuring import Meter, Plan
-from benchmarks.million import choose_place, measure_million
+from benchmarks.million import make_place, measure_million
 from benchmarks.origin import Origin, outcrop_program
 from benchmarks.plot import draw
 from benchmarks.programs import build_client, build_reference
@@ -169,7 +169,7 @@ def _run(options: argparse.Namespace, sandbox: Sandbox, status: _Status) -> Resu
         scale = Scale(files, directories, _PUBLISH_MEAN_BYTES, files // 80)
         _measure_publishing(sandbox, scale, min(size.publish_rounds, rounds), result, status)
     if "million" in options.only:
-        _measure_million(options.workdir.resolve(), size.entries, result, status)
+        _measure_million(sandbox, size.entries, result, status)
     result.bars = judge(result.samples, result.published, result.zlib_ratio, result.rows)
     return result
 
@@ -251,17 +251,15 @@ def _measure_publishing(
 
 
 def _measure_million(
-    workdir: Path, sizes: tuple[int, ...], result: Result, status: _Status
+    sandbox: Sandbox, sizes: tuple[int, ...], result: Result, status: _Status
 ) -> None:
-    place, note = choose_place(workdir, sizes[-1])
+    place, note = make_place(sandbox, sizes[-1])
     result.notes.append(note)
-    with Sandbox(place) as sandbox:
-        try:
-            for row in measure_million(sandbox, outcrop_program(), sizes, status):
-                result.rows.append(row)
-        except (UnavailableError, RuntimeError) as error:
-            result.notes.append(f"many entries: not measured to the end: {error}")
-        status("removing many entries")
+    try:
+        for row in measure_million(sandbox, outcrop_program(), place, sizes, status):
+            result.rows.append(row)
+    except (UnavailableError, RuntimeError, OSError) as error:
+        result.notes.append(f"many entries: not measured to the end: {error}")
 
 
 def _write(result: Result, save: bool) -> None:

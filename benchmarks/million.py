@@ -23,7 +23,6 @@ _SETTLE_SECONDS = 3.0
 _ROUNDS = 3
 _FEW_ENTRIES = 10_000
 _BYTES_PER_ENTRY = 12 * 1024  # a page and an inode, in the tree and in the store, and some room
-_MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,32 +48,44 @@ class Row:
         return (self.cost.cpu_seconds - self.start.cpu_seconds) / self.entries * 1e6
 
 
-def choose_place(workdir: Path, entries: int) -> tuple[Path, str]:
-    """Where so many entries are made: in memory if there is room. The second says so."""
+def make_place(sandbox: Sandbox, entries: int) -> tuple[Path, str]:
+    """A directory for so many entries: in memory if root and there is room. The second says so."""
+    place = sandbox.directory / "million"
+    place.mkdir()
     needed = entries * _BYTES_PER_ENTRY
-    if _MEMORY.is_dir() and os.access(_MEMORY, os.W_OK):
-        found = os.statvfs(_MEMORY)
-        if min(found.f_bavail * found.f_frsize, _available_memory()) > needed:
-            return _MEMORY, "the tree and the repository of many entries were in memory (tmpfs)"
-    return workdir, (
-        f"the tree and the repository of many entries were on disk: {needed >> 30} GiB of memory "
-        "were not free"
-    )
+    why = "not root"
+    if os.geteuid() == 0:
+        why = f"{needed / 1024**3:.0f} GiB of memory are not free"
+        if _available_memory() > needed:
+            try:
+                options = f"size={needed},nr_inodes=0"
+                command = ["mount", "-t", "tmpfs", "-o", options, "outcrop-bench", str(place)]
+                sandbox.run(command, timeout_seconds=30)
+            except RuntimeError as error:
+                why = str(error)
+            else:
+                return place, "many entries: the tree and the repository were in memory (tmpfs)"
+    return place, f"many entries: the tree and the repository were on disk: {why}"
 
 
 def measure_million(
-    sandbox: Sandbox, program: str | None, sizes: Sequence[int], progress: Callable[[str], None]
+    sandbox: Sandbox,
+    program: str | None,
+    place: Path,
+    sizes: Sequence[int],
+    progress: Callable[[str], None],
 ) -> Iterator[Row]:
-    """All rows, the smallest tree first. Raises UnavailableError, RuntimeError."""
+    """All rows, the smallest tree first. Raises UnavailableError, RuntimeError, OSError."""
     if program is None:
         raise UnavailableError("there is no outcrop command")
     for size in sizes[:-1]:
         progress(f"{size:,} new files")
         rounds = _ROUNDS if size <= _FEW_ENTRIES else 1
-        subject = _Subject(sandbox, program, size)
+        subject = _Subject(sandbox, program, place / str(size), size)
         yield subject.publish_new(rounds)
         sandbox.run(["rm", "-r", str(subject.directory)], timeout_seconds=600)
-    subject = _Subject(sandbox, program, sizes[-1])
+    progress(f"{sizes[-1]:,} new files")
+    subject = _Subject(sandbox, program, place / str(sizes[-1]), sizes[-1])
     for step in (
         lambda: [subject.publish_new(1)],
         subject.publish_unchanged,
@@ -91,11 +102,11 @@ def measure_million(
 class _Subject:
     """A tree of small files and the repository it is published to."""
 
-    def __init__(self, sandbox: Sandbox, program: str, entries: int) -> None:
+    def __init__(self, sandbox: Sandbox, program: str, directory: Path, entries: int) -> None:
         self._sandbox = sandbox
         self._program = program
         self._entries = entries
-        self.directory = sandbox.directory / f"entries-{entries}"
+        self.directory = directory
         self._tree = self.directory / "tree"
         self._file = _build(self._tree, entries)
         self._root = self.directory / "world-0"
@@ -117,12 +128,14 @@ class _Subject:
         for number in reversed(range(rounds)):
             self._root = self.directory / f"world-{number}"
             self._root.mkdir()
-            self._outcrop("mkfs", FQRN)
+            self._outcrop("mkfs", FQRN, "--gc")
             starts.append(self._outcrop("publish", FQRN, "--from", str(nothing)))
             costs.append(self._outcrop("publish", FQRN, "--from", str(self._tree)))
         read = self._native("sh", "-c", 'tar -c -C "$0" . | cat', str(self._tree))
         title = f"publish --from, {self._entries:,} new files"
-        return Row("new", title, self._entries, middle(costs), middle(starts), "tar, reading all", read)
+        return Row(
+            "new", title, self._entries, middle(costs), middle(starts), "tar, reading all", read
+        )
 
     def publish_unchanged(self) -> Iterator[Row]:
         """The directory again; nothing in it has changed."""
@@ -170,13 +183,13 @@ class _Subject:
         """A half is copied, the copy moved, what was moved removed; and so on disk."""
         half = self._entries // 2
         local = [str(self._tree / name) for name in ("left", "copy", "moved")]
-        for name, words, native in (
-            ("clone", ("clone", FQRN, "/left", "/copy"), ("cp", "-a", "-l", *local[:2])),
-            ("mv", ("mv", FQRN, "/copy", "/moved"), ("mv", *local[1:])),
-            ("rm", ("rm", FQRN, "/moved", "--yes"), ("rm", "-r", local[2])),
+        for name, words, beside, places in (
+            ("clone", ("/left", "/copy"), "cp -al", local[:2]),
+            ("mv", ("/copy", "/moved"), "mv", local[1:]),
+            ("rm", ("/moved", "--yes"), "rm -r", local[2:]),
         ):
-            cost, native_cost = self._outcrop(*words), self._native(*native)
-            beside = " ".join(native[:-2] if len(native) > 3 else native[:1])
+            cost = self._outcrop(name, FQRN, *words)
+            native_cost = self._native(*beside.split(), *places)
             yield Row(name, f"{name}, {half:,} entries", half, cost, None, beside, native_cost)
 
     def keep_up(self) -> Iterator[Row]:

@@ -95,6 +95,26 @@ def test_a_file_that_ends_at_a_cut_has_no_empty_chunk(tmp_path: Path) -> None:
     assert [(chunk.offset, chunk.size) for chunk in content.chunks] == [(0, 4000), (4000, 4000)]
 
 
+def test_tiny_files_do_not_wait_long_for_a_worker_that_is_held_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, others_done = threading.Event(), threading.Event()
+    line = Line(workers=2)
+    stored: list[str] = []
+
+    def write_object(name: str, data: bytes) -> None:
+        if not first.is_set():
+            first.set()
+            assert others_done.wait(10)
+        stored.append(name)
+        if len(stored) == 32:
+            others_done.set()
+
+    monkeypatch.setattr(line.store, "write", write_object)
+    line.store_all(*(write(tmp_path / str(n), b"%d" % n) for n in range(64)))
+    assert len(stored) == 64
+
+
 def test_without_chunk_sizes_every_file_is_whole(tmp_path: Path) -> None:
     data = os.urandom(100_000)
     path = write(tmp_path / "large", data)

@@ -32,6 +32,8 @@ from outcrop.repository.object_writer import ObjectWriter, StoredObject
 _ATTEMPTS: Final = 4
 _BATCH_FILES: Final = 32
 _BATCH_BYTES: Final = 1 << 20
+_TINY_BATCH_BYTES: Final = _BATCH_FILES * 2048
+_TURN_SECONDS: Final = 0.02  # no longer: a disk or store that is slow is better asked by several
 _JOBS_IN_FLIGHT: Final = 2048
 _HELD_BYTES: Final = 32 << 20
 _READ_BYTES: Final = 1 << 20
@@ -126,6 +128,7 @@ class Pipeline:
         self._tasks: queue.SimpleQueue[list[FileJob] | _ChunkTask | None] = queue.SimpleQueue()
         self._outcomes: queue.SimpleQueue[_Outcome] = queue.SimpleQueue()
         self._chunk_slots = threading.Semaphore(workers)
+        self._tiny_turn = threading.Lock()
         self._is_stopping = False
         self._threads = [
             threading.Thread(target=self._work, name=f"publish-{n}", daemon=True)
@@ -210,9 +213,19 @@ class Pipeline:
                     self._store_chunk(task)
                     self._chunk_slots.release()
                 else:
-                    self._store_batch(task)
+                    self._take_batch(task)
             except (OutcropError, OSError, MemoryError) as error:
                 self._outcomes.put(error)
+
+    def _take_batch(self, batch: list[FileJob]) -> None:
+        """Store a batch; tiny files in turn: after each system call two workers wait for one."""
+        is_tiny = sum(job.seen.st_size for job in batch) <= _TINY_BATCH_BYTES
+        is_our_turn = is_tiny and self._tiny_turn.acquire(timeout=_TURN_SECONDS)
+        try:
+            self._store_batch(batch)
+        finally:
+            if is_our_turn:
+                self._tiny_turn.release()
 
     def _store_batch(self, batch: list[FileJob]) -> None:
         stored = []
