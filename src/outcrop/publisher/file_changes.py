@@ -7,15 +7,17 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from outcrop.errors import FormatError
+from outcrop.formats.bundles import BUNDLE_PREFIX, is_bundle_name
+from outcrop.formats.bundles import MAX_BYTES as MAX_BUNDLE_BYTES
 from outcrop.formats.catalog import Chunk, DirectoryEntry
 from outcrop.formats.graft import MAX_BYTES as MAX_GRAFT_BYTES
 from outcrop.formats.graft import Graft
 from outcrop.formats.hashes import Compression, ObjectRef, Suffix
 from outcrop.publisher.counts import ChangeCounts
-from outcrop.publisher.errors import PathRefused
+from outcrop.publisher.errors import PathRefused, SourceChanged
 from outcrop.publisher.pipeline import FileContent, FileJob
 from outcrop.publisher.previous_state import NO_KEY, KnownFile, SourceMemory, content_key
-from outcrop.publisher.rules import GRAFT_PREFIX, SyncRules, shown_path
+from outcrop.publisher.rules import GRAFT_PREFIX, SyncRules, check_bundle, shown_path
 from outcrop.publisher.scan import SourceEntry, SourceReader, hardlink_groups, read_small_file
 from outcrop.publisher.session import PublishSession
 from outcrop.repository.working_catalog import Edit
@@ -116,6 +118,8 @@ class FileChanges:
             return
         path = directory.source + b"/" + name
         if GRAFT_PREFIX + name in directory.entries:
+            for other, _ in group:
+                refuse_grafted_bundle(directory.source + b"/" + other)
             self._finish(directory, group, self._grafted(directory, group[0]))
             return
         warning = self._rules.size_warning(path, seen.st_size)
@@ -125,8 +129,31 @@ class FileChanges:
         if unread is not None:
             self._finish(directory, group, unread)
             return
-        done = partial(self._finish_read, directory, group)
-        self._pipeline.submit(FileJob(path, seen, done, is_external=self._rules.is_external))
+        job = FileJob(
+            path,
+            seen,
+            partial(self._finish_read, directory, group),
+            is_external=self._rules.is_external,
+        )
+        for entry in group:
+            if is_bundle_name(entry.name):
+                job.data = self._read_bundle(directory, entry)
+        self._pipeline.submit(job)
+
+    def _read_bundle(self, directory: OpenDirectory, entry: SourceEntry) -> bytes:
+        """A file about bundles, found to be right: what is published is what was looked at."""
+        path = directory.source + b"/" + entry.name
+        data = read_small_file(path, limit=MAX_BUNDLE_BYTES)
+        check_bundle(entry.name, shown_path(path), data)
+        if len(data) != entry.stat.st_size:
+            raise SourceChanged(f"{shown_path(path)} changed while it was to be published")
+        trigger = entry.name.removeprefix(BUNDLE_PREFIX)
+        there = directory.entries.get(trigger) or self._editor.find(directory.path + b"/" + trigger)
+        if there is None:
+            self._reader.warnings.append(
+                f"{shown_path(path)}: there is no file beside it that it could be for"
+            )
+        return data
 
     def _grafted(self, directory: OpenDirectory, entry: SourceEntry) -> FileContent:
         """What the graft file beside a file says of its content. Raises FormatError."""
@@ -180,6 +207,8 @@ class FileChanges:
     ) -> None:
         """Write the rows of one file, now that its content is known, if they differ."""
         number = self._group_number(directory, group)
+        before = [directory.before.get(name) for name, _ in group]
+        is_direct_io = any(old is not None and old.is_direct_io for old in before)
         edits: list[Edit] = []
         is_different = False
         for name, seen in group:
@@ -191,7 +220,7 @@ class FileChanges:
                 entry = self._reader.read_file_entry(
                     path, name, content, nlink=len(group), group=number
                 )
-                entry = self._with_flags(path, entry, directory.before.get(name))
+                entry = self._with_flags(path, entry, is_direct_io=is_direct_io)
                 directory.entries[name] = SourceEntry(name, content.seen)
                 if content.size is None:  # a graft says nothing of what the file itself holds
                     directory.keys[name] = content_key(content.content, content.chunks)
@@ -200,22 +229,23 @@ class FileChanges:
             is_different = is_different or not self._is_there(directory, entry, chunks)
         if is_different:
             directory.edits += edits
-            for entry, _ in edits:
-                before = directory.before.get(entry.name)
-                self._counts.note(directory.path + b"/" + entry.name, entry, before)
+            for (entry, _), old in zip(edits, before, strict=True):
+                self._counts.note(directory.path + b"/" + entry.name, entry, old)
         self._finish_one(directory)
 
     def _with_flags(
-        self, path: bytes, entry: DirectoryEntry, before: DirectoryEntry | None
+        self, path: bytes, entry: DirectoryEntry, *, is_direct_io: bool
     ) -> DirectoryEntry:
-        """Add what no source tells: external data by the rules, direct I/O as it was."""
+        """Add what no source tells: external data by the rules, direct I/O as it was.
+
+        All names of one file have the same flags.
+        """
         is_external = self._rules.is_external
         if is_external and entry.is_chunked and entry.compression is not Compression.NONE:
             raise PathRefused(
                 f"{shown_path(path)}: external data in chunks cannot be compressed",
                 hint="publish with the compression none, or set CVMFS_USE_FILE_CHUNKING=false",
             )
-        is_direct_io = before is not None and before.is_direct_io
         if is_external or is_direct_io:
             return replace(entry, is_external=is_external, is_direct_io=is_direct_io)
         return entry
@@ -261,6 +291,12 @@ class FileChanges:
                 if stat.S_ISREG(seen.st_mode)
             ]
             memory.state.put(directory.path, stamp, keys)
+
+
+def refuse_grafted_bundle(path: bytes) -> None:
+    """What a file about bundles holds must be known. Raises PathRefused."""
+    if is_bundle_name(path.rpartition(b"/")[2]):
+        raise PathRefused(f"{shown_path(path)} cannot be grafted: what it holds must be known")
 
 
 def read_graft(path: bytes) -> Graft:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
+from outcrop.formats.bundles import is_bundle_name
 from outcrop.formats.catalog import DirectoryEntry
 from outcrop.formats.dirtab import MAX_BYTES as MAX_DIRTAB_BYTES
 from outcrop.formats.dirtab import Dirtab
@@ -14,7 +15,7 @@ from outcrop.publisher.errors import PathRefused
 from outcrop.publisher.options import PublishOptions, Tell
 from outcrop.publisher.overlay import KeptFile, UpperDirectory
 from outcrop.publisher.pipeline import FileContent
-from outcrop.publisher.rules import DIRTAB
+from outcrop.publisher.rules import DIRTAB, shown_path
 from outcrop.publisher.scan import SourceReader, hardlink_groups, source_error
 from outcrop.publisher.session import PublishSession
 from outcrop.publisher.upper_attributes import UpperAttributes
@@ -67,6 +68,11 @@ def _put_kept(
         for name, seen in group:
             path = directory + b"/" + name
             old = editor.find(path)
+            if is_bundle_name(name) and by_name[name].row.name != name:
+                raise PathRefused(
+                    f"{shown_path(path)} has another file's content, which is not known here",
+                    hint="write that file anew in the transaction instead of renaming another",
+                )
             outside = reader.read_entry(source + b"/" + name, name, seen)
             new = replace(
                 by_name[name].row, name=name, mode=outside.mode, uid=outside.uid, gid=outside.gid,

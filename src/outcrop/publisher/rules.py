@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
+from outcrop.errors import FormatError
+from outcrop.formats.bundles import BUNDLE_PREFIX, BUNDLES, check_bundle_file, is_bundle_name
 from outcrop.formats.dirtab import Dirtab
 from outcrop.publisher.dirtab_catalogs import read_rules
 from outcrop.publisher.errors import LimitExceeded, PathRefused
@@ -21,6 +23,8 @@ __all__ = [
     "GRAFT_PREFIX",
     "VIRTUAL_DIRECTORY",
     "SyncRules",
+    "check_bundle",
+    "check_bundle_place",
     "read_dirtab",
     "shown_path",
 ]
@@ -63,6 +67,8 @@ class SyncRules:
 
     def check_names(self, source: bytes, path: bytes, entries: Iterable[SourceEntry]) -> None:
         """Names with a meaning must be what they mean. Raises PathRefused."""
+        if is_bundle_name(path.rpartition(b"/")[2]):
+            check_bundle_place(path, shown_path(source), is_regular=False, is_linked=False)
         for name, seen in entries:
             if not name.startswith(b".cvmfs"):
                 continue
@@ -77,6 +83,12 @@ class SyncRules:
                     f"{shown}: the root of a repository always has a catalog",
                     hint="remove that file",
                 )
+            if is_bundle_name(name):
+                is_plain = stat.S_ISREG(seen.st_mode)
+                is_linked = is_plain and seen.st_nlink > 1
+                check_bundle_place(
+                    path + b"/" + name, shown, is_regular=is_plain, is_linked=is_linked
+                )
 
     def size_warning(self, path: bytes, size: int) -> str | None:
         """What is to be said of a file so large. Raises LimitExceeded."""
@@ -86,6 +98,31 @@ class SyncRules:
         if self.is_strict:
             raise LimitExceeded(message, hint="CVMFS_FILE_MBYTE_LIMIT sets it")
         return message
+
+
+def check_bundle_place(path: bytes, shown: str, *, is_regular: bool, is_linked: bool) -> None:
+    """A file about bundles must be a regular file, where it may be. Raises PathRefused.
+
+    `path` is in the repository, `shown` is how the source names it, and `is_linked` whether it has
+    other names.
+    """
+    if not is_regular:
+        raise PathRefused(f"{shown} must be a regular file", hint="nothing was published")
+    directory, _, name = path.rpartition(b"/")
+    if name == BUNDLES and directory:
+        raise PathRefused(f"{shown}: such a file is for the root of a repository only")
+    if name == BUNDLES and is_linked:
+        raise PathRefused(f"{shown} must not be a hard link", hint="make a copy of it")
+    if name == BUNDLE_PREFIX:
+        raise PathRefused(f"{shown}: the name of a file must follow")
+
+
+def check_bundle(name: bytes, shown: str, data: bytes) -> None:
+    """What a file about bundles holds must be right. Raises FormatError naming the file."""
+    try:
+        check_bundle_file(name, data)
+    except FormatError as error:
+        raise FormatError(f"{shown}: {error}", hint="nothing was published") from error
 
 
 def read_dirtab(session: PublishSession) -> bytes:

@@ -284,11 +284,14 @@ class MemberTree:
         self, directory: bytes, names: list[bytes], entry: DirectoryEntry, chunks: Sequence[Chunk]
     ) -> None:
         is_group = len(names) > 1
+        present = {name: self._editor.find(directory + b"/" + name) for name in names}
+        befores = [old for old in present.values() if old is not None]
+        if entry.is_regular and any(old.is_direct_io for old in befores):
+            entry = replace(entry, is_direct_io=True)  # all names of a file have the same flags
         edits: list[Edit] = []
-        for name in names:
+        for name, before in present.items():
             new = replace(entry, name=name, nlink=len(names), hardlink_group=-1 if is_group else 0)
             path = directory + b"/" + name
-            before = self._editor.find(path)
             edits.append((new, chunks))
             if before is None or replace(before, nlink=1, hardlink_group=0) != replace(
                 new, nlink=1, hardlink_group=0

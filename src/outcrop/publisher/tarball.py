@@ -14,6 +14,8 @@ from functools import partial
 from typing import BinaryIO, Final, Self
 
 from outcrop.errors import FormatError
+from outcrop.formats.bundles import BUNDLES, is_bundle_name
+from outcrop.formats.bundles import MAX_BYTES as MAX_BUNDLE_BYTES
 from outcrop.formats.catalog import DirectoryEntry
 from outcrop.formats.dirtab import Dirtab
 from outcrop.formats.graft import Graft
@@ -31,6 +33,7 @@ from outcrop.publisher.errors import (
     PathRefused,
     PublisherSettingsError,
 )
+from outcrop.publisher.file_changes import refuse_grafted_bundle
 from outcrop.publisher.markers import MarkerWriter
 from outcrop.publisher.options import PublishOptions, Tell
 from outcrop.publisher.pipeline import FileContent, FileJob
@@ -41,6 +44,8 @@ from outcrop.publisher.rules import (
     GRAFT_PREFIX,
     VIRTUAL_DIRECTORY,
     SyncRules,
+    check_bundle,
+    check_bundle_place,
     shown_path,
 )
 from outcrop.publisher.scan import DIRECTORY_BYTES
@@ -201,6 +206,7 @@ class TarballIngest:
     def _check_name(self, member: TarMember, path: bytes) -> None:
         """Names with a meaning must be what they mean."""
         directory, _, name = path.rpartition(b"/")
+        self._check_bundle_names(member, path)
         if not name.startswith(b".cvmfs"):
             return
         if name == CATALOG_MARKER and (not stat.S_ISREG(member.mode) or not directory):
@@ -210,6 +216,20 @@ class TarballIngest:
             raise MemberRefused(f"{member.shown} must be a regular file")
         if name.startswith(GRAFT_PREFIX) and (not stat.S_ISREG(member.mode) or member.is_hard_link):
             raise MemberRefused(f"{member.shown} must be a regular file")
+
+    def _check_bundle_names(self, member: TarMember, path: bytes) -> None:
+        """Files about bundles must be such, whatever a member makes on its way or is a link to."""
+        *above, name = path[1:].split(b"/")
+        if any(map(is_bundle_name, above)):
+            raise PathRefused(f"{member.shown}: a file about bundles cannot be a directory")
+        is_linked = member.is_hard_link
+        if is_bundle_name(name):
+            is_plain = stat.S_ISREG(member.mode) or is_linked
+            check_bundle_place(path, member.shown, is_regular=is_plain, is_linked=is_linked)
+        if is_linked and b"/" + BUNDLES in (path, self._place(member, member.link)):
+            raise PathRefused(f"{member.shown}: /.cvmfsbundles must not be a hard link")
+        if is_linked and is_bundle_name(name):
+            raise PathRefused(f"{member.shown} must be a regular file, not a hard link")
 
     def _add_graft(self, member: TarMember, path: bytes, reader: TarReader) -> None:
         """A graft file is no entry: it says what the file beside it holds."""
@@ -223,6 +243,7 @@ class TarballIngest:
         except FormatError as error:
             raise FormatError(f"{member.shown}: {error}", hint="nothing was published") from error
         directory, _, name = path.rpartition(b"/")
+        refuse_grafted_bundle(directory + b"/" + name.removeprefix(GRAFT_PREFIX))
         self._grafts[directory + b"/" + name.removeprefix(GRAFT_PREFIX)] = graft
 
     def _apply_grafts(self) -> None:
@@ -251,8 +272,13 @@ class TarballIngest:
             partial(self._end_file, member, path, number),
             is_external=self._rules.is_external,
         )
-        if member.size <= _IN_MEMORY_BYTES:
+        name = path.rpartition(b"/")[2]
+        if is_bundle_name(name) and member.size > MAX_BUNDLE_BYTES:
+            raise LimitExceeded(f"{member.shown} has more than {MAX_BUNDLE_BYTES} bytes")
+        if member.size <= _IN_MEMORY_BYTES or is_bundle_name(name):
             job.data = reader.read(member)
+            if is_bundle_name(name):
+                check_bundle(name, member.shown, job.data)
             self._pipeline.submit(job)
         else:
             self._pipeline.submit_blocks(job, reader.blocks(member))
