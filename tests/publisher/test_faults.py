@@ -8,6 +8,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from tests.support.checker import Checker
 from tests.support.dying import run_until
 from tests.support.faults import FaultyStore, Kind
 from tests.support.materialized import tree_in_repository, tree_on_disk
@@ -52,13 +53,13 @@ CHANGED = b"M large\nD nested/inner/file\nA nested/new\nA other\n"
 class Scene:
     """A published source that has changed since; copies of it to break."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, **parameters: str) -> None:
         self.root = root
         self.stratum_zero = StratumZero(root / "template")
         self.stratum_zero.create()
         self.source = make_source(root)
-        self.stratum_zero.configure(**SMALL_CHUNKS)
-        self.stratum_zero.publish(self.source)
+        self.stratum_zero.configure(**SMALL_CHUNKS, **parameters)
+        self.old_revision = str(self.stratum_zero.publish(self.source, tag="old").revision)
         self.old_tree = tree_on_disk(self.source)
         change(self.source)
         self.new_tree = tree_on_disk(self.source)
@@ -88,13 +89,85 @@ class Scene:
         checker = world.checker()
         problems = [p for p in checker.check() if "left over" not in p and "reflog: hash" not in p]
         assert problems == []
-        is_old = checker.manifest["S"] == "2"
-        assert tree_in_repository(checker) == (self.old_tree if is_old else self.new_tree)
+        is_old = checker.manifest["S"] == self.old_revision
+        assert published_tree(checker) == (self.old_tree if is_old else self.new_tree)
+        if "CVMFS_VIRTUAL_DIR=true" in settings_of(world):
+            assert snapshots_in(checker) == ({b"old"} if is_old else {b"old", b"new"})
+        if "CVMFS_CATALOG_ALT_PATHS=true" in settings_of(world):
+            for key, suffix in (("C", "C"), ("H", "H"), ("X", "X")):
+                shortcut = world.directory / f".cvmfsalt-{checker.manifest[key]}{suffix}"
+                assert shortcut.read_bytes()
 
     def assert_next_publish_succeeds(self, world: StratumZero) -> None:
         world.publish(self.source)
-        assert tree_in_repository(world.checked()) == self.new_tree
+        assert published_tree(world.checked()) == self.new_tree
         assert not list((world.spool / "tmp").iterdir())
+
+
+def settings_of(world: StratumZero) -> str:
+    return (world.locations.server_config(world.fqrn) / "server.conf").read_text()
+
+
+def published_tree(checker: Checker) -> dict[bytes, tuple]:
+    """What was published, without what the publisher itself adds."""
+    tree = tree_in_repository(checker)
+    return {path: entry for path, entry in tree.items() if not path.startswith(b"/.cvmfs/")
+            and path != b"/.cvmfs"}  # fmt: skip
+
+
+def snapshots_in(checker: Checker) -> set[bytes]:
+    place = b"/.cvmfs/snapshots/"
+    return {path[len(place) :] for path in checker.entries if path.startswith(place)}
+
+
+@pytest.fixture(scope="module")
+def followed(tmp_path_factory: pytest.TempPathFactory) -> Scene:
+    """A scene in which each revision is followed by another, and has shortcuts."""
+    return Scene(
+        tmp_path_factory.mktemp("followed"),
+        CVMFS_VIRTUAL_DIR="true",
+        CVMFS_CATALOG_ALT_PATHS="true",
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "step"),
+    [
+        (Kind.ERROR, 6),
+        *(pytest.param(k, 1, marks=pytest.mark.system) for k in (Kind.ERROR, Kind.FULL)),
+    ],
+)
+def test_a_revision_that_fails_to_be_followed_is_not_served(
+    followed: Scene, kind: Kind, step: int
+) -> None:
+    for fail_at, world in zip(range(1, 1000, step), followed.copies(), strict=False):
+        store = FaultyStore(LocalStore(world.directory), fail_at=fail_at, kind=kind)
+        try:
+            followed.publish(world, "directory", store=store, tag="new")
+        except (StorageError, ScratchFull):
+            followed.assert_old_or_new_is_served(world)
+            followed.assert_next_publish_succeeds(world)
+        else:
+            assert store.operations < fail_at
+            followed.assert_old_or_new_is_served(world)
+            break
+    assert fail_at > 25
+
+
+@pytest.mark.parametrize("step", [41, pytest.param(1, marks=pytest.mark.system)])
+def test_a_publish_killed_before_it_is_followed_leaves_the_old_revision(
+    followed: Scene, step: int
+) -> None:
+    for number, world in zip(range(1, 100_000, step), followed.copies(), strict=False):
+        is_through = run_until(
+            number, lambda world=world: followed.publish(world, "directory", tag="new")
+        )
+        followed.assert_old_or_new_is_served(world)
+        if is_through:
+            break
+        world.now += 10
+        followed.assert_next_publish_succeeds(world)
+    assert number > 80
 
 
 @pytest.fixture(scope="module")

@@ -91,6 +91,31 @@ def test_a_snapshot_is_read_to_its_last_file(world: StratumZero, source: Path) -
     assert stat.S_ISDIR(revision.get(SNAPSHOTS + b"/v2/.cvmfs/snapshots/v1/sub").mode)
 
 
+def test_tags_with_slashes_are_in_directories(world: StratumZero, source: Path) -> None:
+    world.publish(source, tag="lhc/atlas/21")
+    assert world.publish(source, tag="lhc/cms").warnings == ()
+    revision = trunk(world)
+    assert {entry.name for entry in revision.entries(SNAPSHOTS + b"/lhc")} == {b"atlas", b"cms"}
+    with revision.open(SNAPSHOTS + b"/lhc/atlas/21/sub/deep/inner") as opened:
+        assert opened.read() == b"inner"
+    world.now += 10
+    edit_tags(world.locations, world.fqrn, remove=["lhc/atlas/21"], now=world.now)
+    assert {entry.name for entry in trunk(world).entries(SNAPSHOTS + b"/lhc")} == {b"cms"}
+
+
+def test_of_tags_in_each_others_way_one_is_told_of(world: StratumZero, source: Path) -> None:
+    world.publish(source, tag="a/b")
+    assert snapshots(world) == {b"a"}
+    for tag, told in (("a", "a/b"), ("x//y", "x//y")):
+        assert any(f"the tag {told} gets no" in w for w in world.publish(source, tag=tag).warnings)
+    checker = world.checked()
+    assert checker.entries[SNAPSHOTS + b"/a"].flags == 16385
+    assert SNAPSHOTS + b"/a/b" not in checker.entries
+    world.now += 10
+    edit_tags(world.locations, world.fqrn, remove=["a"], now=world.now)
+    assert SNAPSHOTS + b"/a/b" in world.checked().entries
+
+
 def test_publishing_a_directory_leaves_it_alone(world: StratumZero, source: Path) -> None:
     world.publish(source, tag="v1")
     result = world.publish(source)
@@ -126,7 +151,7 @@ def test_tags_set_and_removed_come_and_go(world: StratumZero, source: Path) -> N
         world.locations, world.fqrn, add=[WantedTag(name="a/b"), WantedTag(name="x")],
         remove=["late"], now=world.now,
     )  # fmt: skip
-    assert snapshots(world) == {b"x"}
+    assert snapshots(world) == {b"a", b"x"}
 
 
 def test_a_moved_tag_shows_what_it_is_on(world: StratumZero, source: Path) -> None:

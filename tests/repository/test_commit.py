@@ -19,7 +19,9 @@ from outcrop.repository.commit import Commit, NewTag, SigningKeys, open_history
 from outcrop.repository.errors import RevisionConflict
 from outcrop.repository.object_writer import ObjectWriter
 from outcrop.repository.reflog import NAME, Reflog
+from outcrop.repository.shortcuts import remove_dangling
 from outcrop.storage.errors import ObjectCorrupt, StorageError
+from outcrop.storage.local import LocalStore
 from outcrop.storage.memory import MemoryStore
 from outcrop.storage.store import read_file, read_object
 from outcrop.trust.chain import TrustedManifest, verify_whitelist
@@ -149,6 +151,20 @@ def test_alternative_catalog_paths_get_their_shortcuts(office: Office) -> None:
     template = replace(TEMPLATE, has_alternative_paths=True)
     assert office.commit(None).sign(template, root, 1, []).manifest.has_alternative_paths
     assert office.store.exists(f".cvmfsalt-{root.hash}C")
+
+
+def test_shortcuts_to_nothing_are_removed_and_no_others(tmp_path: Path) -> None:
+    store = LocalStore(tmp_path)
+    there, copied, dangling = (f"{pair * 20}C" for pair in ("ab", "cd", "ef"))
+    for name in (there, copied):
+        store.write(f"data/{name[:2]}/{name[2:]}", b"a catalog")
+        store.link(f".cvmfsalt-{name}", f"data/{name[:2]}/{name[2:]}")
+    store.link(f".cvmfsalt-{dangling}", f"data/{dangling[:2]}/{dangling[2:]}")
+    store.write(f".cvmfsalt-{'12' * 20}-rmd160H", b"a copy of what is gone")
+    store.write(".cvmfsalt-else", b"whatever it is")
+    assert remove_dangling(store) == 2
+    left = {name.partition("-")[2] for name in store.iter_names(".cvmfsalt-")}
+    assert left == {there, copied, "else"}
 
 
 def test_private_keys_are_not_shown(office: Office) -> None:

@@ -9,7 +9,7 @@ import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -208,7 +208,10 @@ def open_session(
             store = RehearsalStore(store, LocalStore(scratch / "store"))
         elif isinstance(store, LocalStore):
             store.remove_leftovers()
-        commit, base = _prepare_commit(locations, settings, store, choice, now, scratch)
+        warnings: list[str] = []
+        commit, base = _prepare_commit(
+            locations, settings, store, choice, now, scratch, warn=warnings.append
+        )
         checkout = current_checkout(settings.spool, commit) if with_checkout else None
         root = ObjectRef(
             base.manifest.root_catalog, Suffix.CATALOG, size=base.manifest.catalog_size or None
@@ -230,7 +233,7 @@ def open_session(
             pipeline=stack.enter_context(pipeline),
             commit=commit,
             started_at_ns=started_at_ns,
-            warnings=[],
+            warnings=warnings,
             checkout=checkout,
             dirtab_before=dirtab_entry(editor),
         )
@@ -275,6 +278,8 @@ def _prepare_commit(
     choice: CompressionChoice,
     now: int,
     scratch: Path,
+    *,
+    warn: Callable[[str], None],
 ) -> tuple[Commit, TrustedManifest]:
     """Verify the trunk, and that what is signed on top of it will be believed."""
     fqrn = settings.fqrn
@@ -302,7 +307,9 @@ def _prepare_commit(
         base=base,
         now=now,
         follow_up=(
-            VirtualDirectoryWriter(writer, scratch, now) if settings.virtual_directory else None
+            VirtualDirectoryWriter(writer, scratch, now, warn)
+            if settings.virtual_directory
+            else None
         ),
     )
     commit.check_signing()

@@ -3,16 +3,19 @@
 The root catalogs of tags are bound to these directories as they are, so this costs a few rows. It
 can only be written when the tagged root has its hash: a revision with it succeeds that root at
 once. `/.cvmfs` is hidden, belongs to nobody who publishes, and is a nested catalog of its own.
+
+A tag with slashes in its name is in directories: an entry with a slash, as CernVM-FS makes it, has
+the kernel refuse the whole of `snapshots`.
 """
 
 import stat
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from outcrop.formats.catalog import DirectoryEntry, NestedCatalog
+from outcrop.formats.catalog import MAX_NAME_BYTES, DirectoryEntry, NestedCatalog
 from outcrop.formats.hashes import Compression, ObjectRef, Suffix
 from outcrop.formats.history import TRUNK, TRUNK_PREVIOUS, Tag
 from outcrop.formats.manifest import Manifest
@@ -32,11 +35,15 @@ _MARKER_MODE = stat.S_IFREG | 0o444
 
 @dataclass(frozen=True, slots=True)
 class VirtualDirectoryWriter:
-    """Makes the revision that follows one whose tags are known. `now` is unix time."""
+    """Makes the revision that follows one whose tags are known. `now` is unix time.
+
+    `warn` is told of tags that can have no directory.
+    """
 
     writer: ObjectWriter
     scratch: Path
     now: int
+    warn: Callable[[str], None] = lambda _message: None
 
     def __call__(self, manifest: Manifest, tags: Collection[Tag]) -> NestedCatalog | None:
         """The root catalog of the next revision; `None` where all is as it should be.
@@ -48,7 +55,10 @@ class VirtualDirectoryWriter:
             tempfile.TemporaryDirectory(dir=self.scratch) as place,
             CatalogEditor.open(self.writer.store, Path(place), root) as editor,
         ):
-            if not self._update(editor, wanted_snapshots(tags)):
+            wanted, impossible = wanted_snapshots(tags)
+            for name in impossible:
+                self.warn(f"the tag {name} gets no directory in {SNAPSHOTS.decode()}")
+            if not self._update(editor, wanted):
                 return None
             with ThreadPoolExecutor(1) as executor:
                 stored = store_catalogs(
@@ -75,9 +85,11 @@ class VirtualDirectoryWriter:
         self._make(editor)
         for path in stale:
             editor.unbind(path)
+            _prune(editor, path.rpartition(b"/")[0])
         for path in missing:
             tag = wanted[path]
             entry = self._root_entry(tag)
+            self._make_parents(editor, path)
             editor.bind(path, entry, NestedCatalog(path, tag.hash, tag.size))
         return True
 
@@ -85,12 +97,9 @@ class VirtualDirectoryWriter:
         old = editor.find(VIRTUAL_DIRECTORY)
         if old is not None and not editor.is_nested(VIRTUAL_DIRECTORY):
             editor.remove(VIRTUAL_DIRECTORY)
-        directory = DirectoryEntry(
-            name=b"", mode=_DIRECTORY_MODE, size=_DIRECTORY_BYTES, mtime=self.now
-        )
-        editor.put_directory(VIRTUAL_DIRECTORY, replace(directory, is_hidden=True))
+        editor.put_directory(VIRTUAL_DIRECTORY, replace(self._directory(), is_hidden=True))
         editor.nest(VIRTUAL_DIRECTORY)
-        editor.put_directory(SNAPSHOTS, directory)
+        editor.put_directory(SNAPSHOTS, self._directory())
         content = self.writer.put(b"").hash
         marker = DirectoryEntry(
             name=CATALOG_MARKER,
@@ -102,6 +111,14 @@ class VirtualDirectoryWriter:
         )
         editor.put(VIRTUAL_DIRECTORY, [(marker, ())])
 
+    def _directory(self) -> DirectoryEntry:
+        return DirectoryEntry(name=b"", mode=_DIRECTORY_MODE, size=_DIRECTORY_BYTES, mtime=self.now)
+
+    def _make_parents(self, editor: CatalogEditor, path: bytes) -> None:
+        for parent in reversed(_parents(path)):
+            if editor.find(parent) is None:
+                editor.put_directory(parent, self._directory())
+
     def _root_entry(self, tag: Tag) -> DirectoryEntry:
         ref = ObjectRef(tag.hash, Suffix.CATALOG, size=tag.size or None)
         found = CatalogTree(TransientOpener(self.writer.store), ref).root.find(b"")
@@ -110,10 +127,36 @@ class VirtualDirectoryWriter:
         return found
 
 
-def wanted_snapshots(tags: Collection[Tag]) -> dict[bytes, Tag]:
-    """The directories there are to be; tags whose names can be none are left out."""
-    return {
-        SNAPSHOTS + b"/" + tag.name.encode(): tag
-        for tag in tags
-        if tag.name not in (TRUNK, TRUNK_PREVIOUS, ".", "..") and "/" not in tag.name
-    }
+def wanted_snapshots(tags: Collection[Tag]) -> tuple[dict[bytes, Tag], list[str]]:
+    """The directories there are to be, and the tags whose names can be none.
+
+    A directory that is a tag's can hold those of no others.
+    """
+    wanted: dict[bytes, Tag] = {}
+    impossible = []
+    for tag in sorted(tags, key=lambda tag: tag.name):
+        path = SNAPSHOTS + b"/" + tag.name.encode()
+        names = tag.name.encode().split(b"/")
+        is_possible = all(n not in (b"", b".", b"..") and len(n) <= MAX_NAME_BYTES for n in names)
+        if tag.name in (TRUNK, TRUNK_PREVIOUS):
+            continue
+        if is_possible and not any(parent in wanted for parent in _parents(path)):
+            wanted[path] = tag
+        else:
+            impossible.append(tag.name)
+    return wanted, impossible
+
+
+def _parents(path: bytes) -> list[bytes]:
+    """The directories between `snapshots` and a tag's, the innermost first."""
+    found = []
+    while (path := path.rpartition(b"/")[0]) != SNAPSHOTS:
+        found.append(path)
+    return found
+
+
+def _prune(editor: CatalogEditor, directory: bytes) -> None:
+    """Remove directories that no tag is in any more."""
+    while directory != SNAPSHOTS and not editor.entries(directory):
+        editor.remove(directory)
+        directory = directory.rpartition(b"/")[0]

@@ -26,6 +26,7 @@ from outcrop.repository.reachable import (
     nested_catalogs,
 )
 from outcrop.repository.reflog import Reflog
+from outcrop.repository.shortcuts import remove_dangling
 from outcrop.repository.stored import name_of, parse_object_name
 from outcrop.storage.errors import ObjectCorrupt, ObjectNotFound, ObjectTooBig
 from outcrop.storage.store import DatedStore, WritableStore
@@ -121,6 +122,8 @@ def collect(
             reflog.remove(gone)
         if options.orphans_before is not None:
             sweeper.sweep_orphans(store, refs, manifest, options.orphans_before)
+        if not options.dry_run:
+            remove_dangling(store)
     return result
 
 

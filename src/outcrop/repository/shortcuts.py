@@ -10,11 +10,13 @@ from typing import TypeVar
 
 from outcrop.formats.hashes import ContentHash, ObjectRef, Suffix
 from outcrop.formats.manifest import Manifest
+from outcrop.repository.stored import name_of, parse_object_name
 from outcrop.storage.errors import ObjectNotFound
 from outcrop.storage.local import LocalStore
 from outcrop.storage.store import WritableStore, read_file
 
 _T = TypeVar("_T")
+_PREFIX = ".cvmfsalt-"
 
 
 def with_shortcut(ref: ObjectRef, manifest: Manifest, fetch: Callable[[ObjectRef], _T]) -> _T:
@@ -35,6 +37,20 @@ def make_shortcuts(store: WritableStore, manifest: Manifest) -> None:
             store.link(shortcut, ref.path)
         elif not store.exists(shortcut):
             store.write(shortcut, read_file(store, ref.path))
+
+
+def remove_dangling(store: WritableStore) -> int:
+    """Remove shortcuts to objects that are not there any more; returns how many.
+
+    A publisher that died leaves some, and so do times at which shortcuts were made.
+    """
+    removed = 0
+    for name in list(store.iter_names(_PREFIX)):
+        parsed = parse_object_name(f"data/{name[len(_PREFIX) :][:2]}/{name[len(_PREFIX) + 2 :]}")
+        if parsed is not None and not store.exists(name_of(parsed.hash, parsed.suffix)):
+            store.remove(name)
+            removed += 1
+    return removed
 
 
 def _refs(manifest: Manifest) -> list[ObjectRef]:
