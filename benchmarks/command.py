@@ -176,8 +176,9 @@ def _run(options: argparse.Namespace, sandbox: Sandbox, status: _Status) -> Resu
 
 def _title(files: int, directories: int, rounds: int) -> str:
     return (
-        f"{files:,} files in {directories:,} directories, medians of {rounds} rounds; client and "
-        "server on one CPU. Cells: wall s / CPU s of client + server (ratios to the reference)"
+        f"Trees of {files:,} files in {directories:,} directories; medians of {rounds} rounds. "
+        "Mounts: client and server on one CPU; cells: wall s / CPU s of client + server (ratios "
+        "to the reference)"
     )
 
 
@@ -259,7 +260,8 @@ def _measure_million(
         for row in measure_million(sandbox, outcrop_program(), place, sizes, status):
             result.rows.append(row)
     except (UnavailableError, RuntimeError, OSError) as error:
-        result.notes.append(f"many entries: not measured to the end: {error}")
+        said = str(error).splitlines()[-1]
+        result.notes.append(f"many entries: not measured to the end: {said}")
 
 
 def _write(result: Result, save: bool) -> None:
