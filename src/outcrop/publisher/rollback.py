@@ -11,6 +11,7 @@ from outcrop.publisher.branches import refuse_checked_out
 from outcrop.publisher.errors import PublishError
 from outcrop.publisher.session import PublishSession, open_session
 from outcrop.repository.catalogs import MAX_CATALOG_BYTES
+from outcrop.repository.complete import require_complete
 from outcrop.repository.errors import TagNotFound
 from outcrop.repository.history import History, read_history
 from outcrop.repository.tag_database import TagDatabase
@@ -46,7 +47,7 @@ def roll_back(
     """Publish the content of a tag (`None`: what was before the last publish) as a new revision.
 
     Tags of the trunk that are newer than it go, and the tag moves to the new revision. Raises
-    TagNotFound, RollbackRefused, and what opening a session raises.
+    TagNotFound, RollbackRefused, RepositoryIncomplete, and what opening a session raises.
     """
     opened = open_session(
         locations,
@@ -60,8 +61,10 @@ def roll_back(
     with opened as session:
         refuse_checked_out(session.settings.spool, fqrn)
         base = session.base.manifest
-        history = read_history(TransientOpener(session.store), base.history)
+        opener = TransientOpener(session.store)
+        history = read_history(opener, base.history)
         target = find_target(history, fqrn, tag, trunk_revision=base.revision)
+        require_complete(session.store, opener, target.hash, base.root_catalog)
         root, ttl = _renew(session, target)
         revision = base.revision + 1
         new = replace(

@@ -13,6 +13,7 @@ from outcrop.publisher.branches import TagRequired, refuse_checked_out
 from outcrop.publisher.errors import PublisherSettingsError, TagExists
 from outcrop.publisher.session import PublishSession, open_session
 from outcrop.repository.commit import Commit, NewTag, open_history
+from outcrop.repository.complete import require_complete
 from outcrop.repository.errors import RevisionNotFound, TagNotFound
 from outcrop.repository.history import History, read_history
 from outcrop.repository.revisions import RootCatalog, find_revision, read_root
@@ -80,9 +81,9 @@ def edit_tags(
 ) -> EditedTags:
     """Set and remove tags of a repository, all of them or none; the trunk stays what it is.
 
-    Raises FormatError (a name that cannot be), TagNotFound, TagExists, RevisionNotFound, and what
-    opening a session raises. Readers who look later see the new tags: the same revision, signed
-    again.
+    Raises FormatError (a name that cannot be), TagNotFound, TagExists, RevisionNotFound,
+    RepositoryIncomplete, and what opening a session raises. Readers who look later see the new
+    tags: the same revision, signed again.
     """
     for name in (*(wanted.name for wanted in add), *remove):
         check_tag_name(name)
@@ -140,7 +141,11 @@ def _moved(fqrn: str, wanted: WantedTag, before: Tag, after: Tag) -> Tag:
 
 
 def _find_root(session: PublishSession, history: History, wanted: WantedTag) -> RootCatalog:
-    """The root catalog a tag is for, looked at. Raises RevisionNotFound, FormatError."""
+    """The root catalog a tag is for, looked at.
+
+    A collection that was killed may have begun to delete what no tag was keeping. Raises
+    RevisionNotFound, RepositoryIncomplete, FormatError.
+    """
     trunk = session.base.manifest.root_catalog
     opener = TransientOpener(session.store)
     root = wanted.root
@@ -152,6 +157,8 @@ def _find_root(session: PublishSession, history: History, wanted: WantedTag) -> 
             f"{session.settings.fqrn}: {root} is no revision of this repository, or not any more",
             hint=f"outcrop log {session.settings.fqrn} --revisions lists what there is",
         )
+    if root != trunk and all(tag.hash != root for tag in history.tags):
+        require_complete(session.store, opener, root, trunk)
     return read_root(opener, root)
 
 
