@@ -1,10 +1,13 @@
 """list, resign, alterfs, rmfs, masterkey: what an administrator does to whole repositories."""
 
+import contextlib
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import pytest
@@ -88,6 +91,56 @@ def test_replication_is_switched_off_and_on(made: Path) -> None:
     assert not marker.exists()
     assert outcrop("alterfs", FQRN, "-m", "on").code == 0
     assert marker.read_bytes() == text
+
+
+def test_a_repository_is_altered_with_one_revision_and_its_settings_follow(
+    made: Path, world: Path
+) -> None:
+    conf = world / "etc/cvmfs/repositories.d" / FQRN / "server.conf"
+    text = conf.read_text() + "# by hand\nCVMFS_GARBAGE_COLLECTION='no' # why\nCVMFS_OTHER=1"
+    conf.write_text(text)
+    conf.chmod(0o640)
+    ended = outcrop("alterfs", FQRN, "--garbage-collectable", "on", "--ttl", "900", "--volatile",
+                    "on", "-m", "off", "--json")  # fmt: skip
+    assert ended.json == {
+        "fqrn": FQRN, "garbage_collectable": True, "volatile": True, "ttl_seconds": 900,
+        "revision": 2, "replicable": False,
+    }  # fmt: skip
+    manifest = (made / ".cvmfspublished").read_bytes().splitlines()
+    assert {b"S2", b"D900", b"Gyes"} < set(manifest)
+    changed = conf.read_text()
+    assert "CVMFS_REPOSITORY_TTL=900\n" in changed
+    assert changed.endswith("CVMFS_OTHER=1\nCVMFS_GARBAGE_COLLECTION=true\n")
+    assert "# by hand\n" in changed
+    assert conf.stat().st_mode & 0o777 == 0o640
+    assert outcrop("gc", FQRN, "--yes").code == 0
+    assert outcrop("alterfs", FQRN, "--garbage-collectable", "off").code == 0
+    assert conf.read_text() == changed.replace("COLLECTION=true", "COLLECTION=false")
+    assert outcrop("verify", FQRN).code == 0
+
+
+def test_a_volatile_repository_is_told_and_can_be_none_again(made: Path) -> None:
+    for switch, told in (("on", True), ("off", False)):
+        assert outcrop("alterfs", FQRN, "--volatile", switch).code == 0
+        manifest = (made / ".cvmfspublished").read_bytes().splitlines()
+        root = next(line[1:].decode() for line in manifest if line[:1] == b"C")
+        catalog = zlib.decompress((made / "data" / root[:2] / f"{root[2:]}C").read_bytes())
+        with contextlib.closing(sqlite3.connect(":memory:")) as database:
+            database.deserialize(catalog)
+            query = "SELECT value FROM properties WHERE key = 'volatile'"
+            assert bool(int(database.execute(query).fetchone()[0])) == told
+
+
+def test_an_alteration_that_cannot_be_published_changes_no_settings(
+    made: Path, world: Path, keys: Path
+) -> None:
+    conf = world / "etc/cvmfs/repositories.d" / FQRN / "server.conf"
+    text = conf.read_bytes()
+    (keys / f"{FQRN}.key").unlink()
+    assert outcrop("alterfs", FQRN, "--ttl", "900").code == 7
+    assert conf.read_bytes() == text
+    assert outcrop("alterfs", FQRN).code == 2
+    assert outcrop("alterfs", FQRN, "--ttl", "0").code == 2
 
 
 def test_rmfs_asks_first(made: Path) -> None:

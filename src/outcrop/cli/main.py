@@ -70,7 +70,7 @@ SECTIONS: Mapping[str, Mapping[str, str]] = {
         "keys": "Show the keys of a repository, or make new ones.",
         "resign": "Sign the whitelist anew before it expires.",
         "masterkey": "Keep the master key on a PKCS #11 token.",
-        "alterfs": "Allow or forbid replication.",
+        "alterfs": "Change what a repository is to clients and other servers.",
         "rmfs": "Remove a repository.",
         "repoinfo": "Show or change whom a repository belongs to.",
         "server-info": "Write what this server says of itself and its repositories.",

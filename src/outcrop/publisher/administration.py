@@ -7,11 +7,15 @@ from pathlib import Path
 
 from outcrop.errors import OutcropError
 from outcrop.formats.parameters import parse_parameters
+from outcrop.publisher.counts import ChangeCounts
 from outcrop.publisher.create import MASTER_REPLICA
 from outcrop.publisher.errors import PublishError
 from outcrop.publisher.lock import publishing_lock
-from outcrop.publisher.session import local_errors
+from outcrop.publisher.options import PublishOptions, Tell
+from outcrop.publisher.publish import PublishResult, publish_changes
+from outcrop.publisher.session import PublishSession, local_errors
 from outcrop.publisher.settings import StratumZeroSettings
+from outcrop.publisher.settings_file import SettingsFile
 from outcrop.publisher.transaction_area import TransactionArea
 from outcrop.publisher.union import hide_revision
 from outcrop.repository.commit import MANIFEST
@@ -73,6 +77,60 @@ def set_replicable(store: WritableStore, *, is_replicable: bool) -> None:
     else:
         store.remove(REPLICA_MARKER)
     store.sync()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alterations:
+    """What is to be different about a repository; `None`: nothing. `ttl_seconds` is the manifest's.
+
+    The files of a volatile repository are those that clients evict first.
+    """
+
+    is_garbage_collectable: bool | None = None
+    is_volatile: bool | None = None
+    ttl_seconds: int | None = None
+
+    @property
+    def parameters(self) -> dict[str, str]:
+        """What of it is in `server.conf`."""
+        found = {}
+        if self.is_garbage_collectable is not None:
+            switch = "true" if self.is_garbage_collectable else "false"
+            found["CVMFS_GARBAGE_COLLECTION"] = switch
+        if self.ttl_seconds is not None:
+            found["CVMFS_REPOSITORY_TTL"] = str(self.ttl_seconds)
+        return found
+
+
+def alter_repository(
+    locations: Locations,
+    fqrn: str,
+    alterations: Alterations,
+    *,
+    now: int,
+    store: WritableStore | None = None,
+) -> PublishResult:
+    """Write the settings and publish a revision by them, content unchanged; both or none.
+
+    Killed in between, the next publish completes it. Raises what `publish_changes` raises.
+    """
+
+    def apply(session: PublishSession, _tell: Tell) -> ChangeCounts:
+        if alterations.is_volatile is not None:
+            session.editor.root.set_properties(volatile=int(alterations.is_volatile))
+        return ChangeCounts()
+
+    StratumZeroSettings.read(locations, fqrn)  # says what is wrong with the file
+    with local_errors(fqrn):
+        file = SettingsFile.read(locations.server_config(fqrn) / "server.conf")
+        file.change(alterations.parameters)
+        try:
+            return publish_changes(
+                locations, fqrn, apply, options=PublishOptions(), now=now, store=store
+            )
+        except OutcropError:
+            file.restore()
+            raise
 
 
 @dataclass(frozen=True, slots=True)
