@@ -2,17 +2,28 @@
 
 import contextlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.support import reachability
-from tests.support.collectable import Copies, QuickStore, World, expected_after, small_history
+from tests.support.collectable import (
+    Copies,
+    QuickStore,
+    World,
+    expected_after,
+    small_history,
+    tiny_history,
+)
 from tests.support.dying import run_until
 from tests.support.faults import FaultyStore, Kind
 from tests.support.reachability import reachable, stored
 
 from outcrop.errors import OutcropError
-from outcrop.repository.errors import RepositoryIncomplete
+from outcrop.formats.hashes import ContentHash
+from outcrop.publisher.rollback import roll_back
+from outcrop.publisher.tags import WantedTag, edit_tags
+from outcrop.repository.errors import ReflogMissing, RepositoryIncomplete, RevisionNotFound
 from outcrop.storage.errors import StorageError
 
 
@@ -71,22 +82,92 @@ def test_a_store_that_fails_anywhere_loses_nothing(
     assert fail_at > 20
 
 
-@pytest.mark.parametrize("step", [17, pytest.param(2, marks=pytest.mark.system)])
-def test_a_collection_killed_anywhere_is_completed_by_the_next(
-    world: World, tmp_path: Path, step: int
-) -> None:
-    copies = Copies(world, tmp_path)
-    done = copies.take()
-    done.collect(keep_revisions=0)
-    wanted = stored(done.directory)
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> World:
+    made = World(tmp_path_factory.mktemp("tiny") / "world")
+    tiny_history(made)
+    return made
+
+
+def killed_collections(world: World, root: Path, step: int) -> Iterator[tuple[World, bool]]:
+    """Worlds whose collections were killed at every so many-th operation, and whether not."""
+    copies = Copies(world, root)
     for number in range(1, 10_000, step):
         copy = copies.take()
         is_through = run_until(number, lambda copy=copy: copy.collect(keep_revisions=0))
-        assert_next_collection_completes(copy, wanted)
+        yield copy, is_through
         shutil.rmtree(copy.locations.root)
         if is_through:
-            break
-    assert number > 40
+            assert number > 30
+            return
+
+
+@pytest.mark.parametrize("step", [23, pytest.param(1, marks=pytest.mark.system)])
+def test_a_collection_killed_anywhere_is_completed_by_the_next(
+    tiny: World, tmp_path: Path, step: int
+) -> None:
+    done = Copies(tiny, tmp_path / "done").take()
+    done.collect(keep_revisions=0)
+    wanted = stored(done.directory)
+    for copy, _ in killed_collections(tiny, tmp_path, step):
+        assert_next_collection_completes(copy, wanted)
+
+
+@pytest.mark.parametrize("step", [37, pytest.param(5, marks=pytest.mark.system)])
+def test_what_a_killed_collection_has_begun_to_delete_gets_no_tag(
+    tiny: World, tmp_path: Path, step: int
+) -> None:
+    roots = {
+        text for text, (kind, _) in reachability.reflog(tiny.directory).items() if kind == 0
+    } - set(reachability.tags(tiny.directory).values())
+    refused = set()
+    for copy, is_through in killed_collections(tiny, tmp_path, step):
+        for number, text in enumerate(sorted(roots)):
+            is_whole = is_reachable(copy, text)
+            wanted = WantedTag(name=f"tag{number}", root=ContentHash.parse(text))
+            try:
+                edit_tags(copy.locations, copy.fqrn, add=[wanted], now=copy.now + 1)
+            except (RepositoryIncomplete, RevisionNotFound, ReflogMissing) as error:
+                assert not is_whole, error
+                refused.add(type(error))
+            else:
+                assert is_whole
+        if not is_through:
+            copy.collect(keep_revisions=0)
+        copy.check()
+    assert RepositoryIncomplete in refused or step > 5
+
+
+def is_reachable(world: World, root: str) -> bool:
+    """Whether all of a revision is there; asked of the formats alone."""
+    try:
+        return reachable(world.directory, root) <= stored(world.directory)
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.parametrize("suffix", ["", "C", "P"])
+def test_a_revision_that_lacks_an_object_gets_no_tag_and_is_not_rolled_back_to(
+    world: World, suffix: str
+) -> None:
+    tag = reachability.tags(world.directory)["first"]
+    trunk = reachable(world.directory, reachability.manifest(world.directory)["C"])
+    lost = min(
+        name for name in reachable(world.directory, tag) - trunk - {tag + "C"}
+        if name[40:] == suffix
+    )  # fmt: skip
+    (world.directory / "data" / lost[:2] / lost[2:]).unlink()
+    before = (world.directory / ".cvmfspublished").read_bytes()
+    shown = f"data/{lost[:2]}/{lost[2:]} is missing"
+    with pytest.raises(RepositoryIncomplete, match=shown):
+        roll_back(world.locations, world.fqrn, tag="first", now=world.now + 1)
+    assert (world.directory / ".cvmfspublished").read_bytes() == before
+    edit_tags(world.locations, world.fqrn, remove=["first"], now=world.now + 1)
+    before = (world.directory / ".cvmfspublished").read_bytes()
+    wanted = WantedTag(name="again", root=ContentHash.parse(tag))
+    with pytest.raises(RepositoryIncomplete, match=shown):
+        edit_tags(world.locations, world.fqrn, add=[wanted], now=world.now + 2)
+    assert (world.directory / ".cvmfspublished").read_bytes() == before
 
 
 def test_a_trunk_that_lacks_a_catalog_stops_everything(world: World) -> None:

@@ -81,6 +81,15 @@ def small_history(world: World) -> None:
         world.step(tag="first" if not number else None)
 
 
+def tiny_history(world: World) -> None:
+    """Three revisions with a nested catalog, the middle one without a tag; little to delete."""
+    world.start()
+    world.put("nested/.cvmfscatalog", b"")
+    for number, tag in enumerate(("first", None, "last")):
+        world.put("nested/file", b"nested %d" % number)
+        world.step(tag=tag)
+
+
 class Copies:
     """Copies of a world to break, one after the other."""
 
