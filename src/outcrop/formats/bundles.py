@@ -2,6 +2,7 @@
 
 `/.cvmfsbundles` is any JSON document; `.cvmfsbundle-NAME` beside a file NAME lists what is opened
 after it. Both are experimental and published as the files they are; what is checked is their form.
+Spec: docs/reference/formats/bundles.md.
 """
 
 import json
