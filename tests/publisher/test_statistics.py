@@ -54,6 +54,16 @@ def put(file: Path, **changes: int) -> None:
     )
 
 
+def test_chunks_of_external_data_count_and_their_bytes_do_not(world: StratumZero) -> None:
+    world.configure(CVMFS_EXTERNAL_DATA="true", CVMFS_COMPRESSION_ALGORITHM="none")
+    source = world.locations.root / "source"
+    for name in ("one", "two"):
+        (source / name).write_bytes(name.encode())
+    world.publish(source)
+    found = rows(world)[-1]
+    assert (found["chunks_added"], found["sz_bytes_uploaded"]) == (2, 0)
+
+
 def test_a_new_database_has_upstreams_tables(tmp_path: Path) -> None:
     file = tmp_path / "stats.db"
     put(file, revision=7)

@@ -94,6 +94,48 @@ def test_a_store_that_does_not_peek_writes_again(bucket: MemoryBucket) -> None:
     assert store.exists("data/aa/bb")
 
 
+@pytest.mark.parametrize("can", [True, False])
+def test_many_files_are_deleted_whether_the_service_can_or_not(
+    bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch, can: bool
+) -> None:
+    store = store_in(bucket)
+    names = [f"data/aa/{number}" for number in range(2500)]
+    for name in names[::2]:
+        store.write(name, b"x")
+    store.write("data/aa/kept", b"x")
+    delete, sizes = obstore.delete, []
+
+    def bulk(client: MemoryBucket, keys: str | list[str]) -> None:
+        if isinstance(keys, list):
+            sizes.append(len(keys))
+            if not can:
+                raise ValueError("NotImplemented")
+        delete(client, keys)
+
+    monkeypatch.setattr(obstore, "delete", bulk)
+    store.remove_many(names)
+    assert sizes[0] == 1000
+    assert list(store.iter_names()) == ["data/aa/kept"]
+
+
+def test_names_that_begin_alike_are_listed_without_their_neighbours(
+    bucket: MemoryBucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_in(bucket)
+    names = {".cvmfsalt-aa", ".cvmfsalt-bb/x/y", ".cvmfspublished", "data/ab/1", "data/aa/2"}
+    for name in names:
+        store.write(name, b"x")
+    assert set(store.iter_names("data/a")) == {"data/ab/1", "data/aa/2"}
+    assert set(store.iter_names("data/ab/1")) == {"data/ab/1"}
+    assert set(store.iter_names("none")) == set(store.iter_names("none/")) == set()
+    list_all, listed = obstore.list, []
+    monkeypatch.setattr(
+        obstore, "list", lambda client, prefix: (listed.append(prefix), list_all(client, prefix))[1]
+    )
+    assert set(store.iter_names(".cvmfsalt-")) == {".cvmfsalt-aa", ".cvmfsalt-bb/x/y"}
+    assert listed == ["a.test/.cvmfsalt-bb"]
+
+
 def test_a_name_that_is_no_text_is_refused(bucket: MemoryBucket) -> None:
     store = store_in(bucket)
     with pytest.raises(InvalidName, match="UTF-8"):

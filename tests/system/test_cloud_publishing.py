@@ -129,6 +129,16 @@ def test_the_commands_do_it_all(server: S3Server, tmp_path: Path, source: Path) 
     key = (tmp_path / "etc/cvmfs/keys/cmd.example.org.pub").read_bytes()
     place = server.root / "commands/cmd.example.org"
     assert Checker(place, "cmd.example.org", key).check() == []
+    listed = outcrop(tmp_path, "ls", "cmd.example.org", "/d1").stdout.split()
+    assert listed == sorted(f"file{number}" for number in range(1, 30, 3))
+    assert "trunk" in outcrop(tmp_path, "log", "cmd.example.org", "--no-cache").stdout
+    with mounted(tmp_path, "cmd.example.org", tmp_path / "by-name") as mount:
+        assert (mount.mountpoint / "big").read_bytes() == BIG
+    outcrop(tmp_path, "gc", "cmd.example.org", "--yes", "--keep", "0")
+    problems = Checker(place, "cmd.example.org", key).check()
+    assert [problem for problem in problems if problem != "reflog: hash"] == []  # it is shorter now
+    outcrop(tmp_path, "rmfs", "cmd.example.org", "--yes")
+    assert not list(place.rglob("data/*/*"))
 
 
 def test_a_url_gets_everything_from_the_environment(

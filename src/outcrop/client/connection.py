@@ -6,17 +6,20 @@ from pathlib import Path
 
 from outcrop.client.errors import SettingsError
 from outcrop.client.settings import ClientSettings, Parameters, read_parameters
+from outcrop.errors import FormatError
 from outcrop.formats.fqrn import check_fqrn
-from outcrop.formats.parameters import expand_templates
+from outcrop.formats.parameters import MAX_FILE_BYTES, expand_templates, parse_parameters
 from outcrop.repository.open import MAX_MANIFEST_BYTES, RepositorySource
 from outcrop.repository.tree import Revision
 from outcrop.storage.cache import Cache
+from outcrop.storage.errors import StorageSettingsError
 from outcrop.storage.external import WithExternal
 from outcrop.storage.http import HttpSettings, HttpStore
 from outcrop.storage.local import LocalStore
 from outcrop.storage.locations import Locations
 from outcrop.storage.store import ObjectStore, read_file
 from outcrop.storage.temporary import TransientOpener
+from outcrop.storage.upstream import Upstream, open_store, parse_upstream
 from outcrop.trust.blacklist import Blacklist
 from outcrop.trust.chain import read_manifest_unverified_pointer
 from outcrop.trust.keys import PublicKey, load_public_keys
@@ -27,12 +30,16 @@ _MAX_BLACKLIST_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a user named: a URL, a directory with a stored repository, or an FQRN."""
+    """What a user named: a URL, a directory with a stored repository, or an FQRN.
+
+    `upstream` is the bucket where a repository is that is published on this machine.
+    """
 
     text: str
     fqrn: str
     urls: tuple[str, ...] = ()
     directory: Path | None = None
+    upstream: Upstream | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +82,8 @@ class Connection:
 def find_target(text: str, locations: Locations, *, fqrn: str | None = None) -> Target:
     """Understand what a user named. Raises SettingsError, FormatError.
 
-    An FQRN that is stored below `locations` is read from there, any other through
-    `CVMFS_SERVER_URL` of its configuration.
+    An FQRN that is stored below `locations`, or published from here to some other place, is read
+    from there, any other through `CVMFS_SERVER_URL` of its configuration.
     """
     if text.startswith(("http://", "https://")):
         url = text.rstrip("/")
@@ -88,7 +95,24 @@ def find_target(text: str, locations: Locations, *, fqrn: str | None = None) -> 
     stored = locations.repository(name)
     if (stored / ".cvmfspublished").exists():
         return Target(text, name, directory=stored)
-    return Target(text, name)
+    upstream = _find_upstream(locations.server_config(name) / "server.conf")
+    if upstream is None:
+        return Target(text, name)
+    if upstream.directory is None:
+        return Target(text, name, upstream=upstream)
+    is_there = (upstream.directory / ".cvmfspublished").exists()
+    return Target(text, name, directory=upstream.directory if is_there else None)
+
+
+def _find_upstream(file: Path) -> Upstream | None:
+    """Where `server.conf` says a repository is; `None` for whoever can make nothing of it."""
+    try:
+        with file.open("rb") as opened:
+            text = opened.read(MAX_FILE_BYTES)
+        found = {one.name: one.value for one in parse_parameters(text, environment={})}
+        return parse_upstream(found.get("CVMFS_UPSTREAM_STORAGE", ""))
+    except (OSError, FormatError):
+        return None
 
 
 def _fqrn_of(directory: Path) -> str:
@@ -145,11 +169,11 @@ def _cache_directory(fqrn: str, settings: ClientSettings, locations: Locations) 
 
 
 def _make_store(target: Target, settings: ClientSettings) -> ObjectStore:
-    if target.directory is not None:
-        local = LocalStore(target.directory)
+    near = _near_store(target, has_other=bool(settings.server_urls))
+    if near is not None:
         if not settings.external_urls:
-            return local
-        return WithExternal(local, _http_store(target, settings, ()))
+            return near
+        return WithExternal(near, _http_store(target, settings, ()))
     urls = target.urls or tuple(expand_templates(u, target.fqrn) for u in settings.server_urls)
     if not urls:
         raise SettingsError(
@@ -157,6 +181,20 @@ def _make_store(target: Target, settings: ClientSettings) -> ObjectStore:
             hint="give its URL, or set CVMFS_SERVER_URL in etc/cvmfs/config.d or domain.d",
         )
     return _http_store(target, settings, urls[: settings.max_servers or None])
+
+
+def _near_store(target: Target, *, has_other: bool) -> ObjectStore | None:
+    """The store itself, where it can be had without HTTP; `has_other`: no need to insist."""
+    if target.directory is not None:
+        return LocalStore(target.directory)
+    if target.upstream is None:
+        return None
+    try:
+        return open_store(target.upstream)
+    except StorageSettingsError:
+        if not has_other:
+            raise
+        return None
 
 
 def _http_store(target: Target, settings: ClientSettings, urls: Sequence[str]) -> HttpStore:

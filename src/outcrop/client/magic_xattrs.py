@@ -244,7 +244,8 @@ def _expires(magic: MagicXattrs, _: Revision, __: bytes) -> str:
 def _host(magic: MagicXattrs, _: Revision, __: bytes) -> str:
     http = magic.http
     if http is None:
-        return str(magic.state.connection.target.directory)
+        target = magic.state.connection.target
+        return str(target.directory or target.upstream)
     return http.active_host or ""
 
 

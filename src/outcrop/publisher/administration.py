@@ -2,7 +2,9 @@
 
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from outcrop.errors import OutcropError
@@ -20,11 +22,12 @@ from outcrop.publisher.transaction_area import TransactionArea
 from outcrop.publisher.union import hide_revision
 from outcrop.repository.commit import MANIFEST
 from outcrop.storage.locations import Locations
-from outcrop.storage.store import WritableStore
-from outcrop.storage.upstream import open_store
+from outcrop.storage.store import WritableStore, remove_files
+from outcrop.storage.upstream import open_store, parallel_requests
 
 REPLICA_MARKER = ".cvmfs_master_replica"
 _MAX_CONFIG_BYTES = 1 << 20
+_BATCH_NAMES = 200
 
 
 class NotARepository(PublishError):
@@ -168,8 +171,11 @@ def _remove_data(settings: StratumZeroSettings, store: WritableStore | None) -> 
     if store is not None or directory is None:
         store = store if store is not None else open_store(settings.upstream)
         _unpublish(store)
-        for name in list(store.iter_names()):
-            store.remove(name)
+        names = list(store.iter_names())
+        batches = [names[at : at + _BATCH_NAMES] for at in range(0, len(names), _BATCH_NAMES)]
+        with ThreadPoolExecutor(parallel_requests(settings.upstream)) as executor:
+            for _ in executor.map(partial(remove_files, store), batches):
+                pass
         return
     if not directory.is_dir():
         return

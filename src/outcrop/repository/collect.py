@@ -29,7 +29,7 @@ from outcrop.repository.reflog import Reflog
 from outcrop.repository.shortcuts import remove_dangling
 from outcrop.repository.stored import name_of, parse_object_name
 from outcrop.storage.errors import ObjectCorrupt, ObjectNotFound, ObjectTooBig
-from outcrop.storage.store import DatedStore, WritableStore
+from outcrop.storage.store import DatedStore, WritableStore, remove_files
 
 _BATCH_NAMES = 200
 _BATCH_ORPHANS = 10_000
@@ -174,11 +174,11 @@ class _Deleter:
             if self._options.measure and isinstance(self._store, DatedStore):
                 facts = self._store.find_facts(name)
                 size += facts.size if facts is not None else 0
-            if self._options.dry_run:
-                continue
-            if self.has_shortcuts and name[-1] in _WITH_SHORTCUT:
-                self._store.remove(f".cvmfsalt-{_hash_in(name)}")
-            self._store.remove(name)
+        if not self._options.dry_run:
+            if self.has_shortcuts:
+                shortcuts = [f".cvmfsalt-{_hash_in(n)}" for n in names if n[-1] in _WITH_SHORTCUT]
+                remove_files(self._store, shortcuts)
+            remove_files(self._store, names)
         return size
 
 

@@ -29,7 +29,8 @@ class StoredObject(NamedTuple):
 class ObjectTally:
     """How many objects a writer was given, and what the store grew by.
 
-    Contents are files and chunks: `new_contents` were stored, `known_contents` were there.
+    Contents are files and chunks: `new_contents` were stored, here or, as external data, somewhere
+    else; `known_contents` were there.
     """
 
     new_contents: int = 0
@@ -84,7 +85,9 @@ class ObjectWriter:
         return self.put(plain, suffix, compression)
 
     def identify(self, plain: bytes, compression: Compression = Compression.ZLIB) -> ContentHash:
-        """The name of an object that is kept somewhere else; nothing is stored."""
+        """The name of an object that is kept somewhere else; it counts as new, with no bytes."""
+        with self._lock:
+            self.tally.new_contents += 1
         return ContentHash.of(self._pack(plain, compression), self.algorithm)
 
     def _pack(self, plain: bytes, compression: Compression) -> bytes:

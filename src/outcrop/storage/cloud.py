@@ -5,7 +5,7 @@ fail for a reason that may pass are repeated by obstore, as often as the clients
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, cast
@@ -24,6 +24,7 @@ from outcrop.storage.errors import (
     InvalidName,
     ObjectCorrupt,
     ObjectNotFound,
+    StorageError,
     StorageUnavailable,
 )
 from outcrop.storage.store import MAX_NAMED_FILE_BYTES, FileFacts, Sink, check_name
@@ -35,6 +36,7 @@ _BLOCK_BYTES: Final = 1 << 20
 _PART_BYTES: Final = 16 << 20
 _MAX_SINGLE_PUT_BYTES: Final = 64 << 20
 _PARALLEL_PARTS: Final = 4
+_MAX_BULK_KEYS: Final = 1000
 _FAILURES: Final = (BaseError, OSError, ValueError)
 """What obstore raises: its own tree, FileNotFoundError for a 404, ValueError for odd names."""
 
@@ -62,6 +64,7 @@ class CloudStore:
         self._prefix = f"{prefix}/" if prefix else ""
         self._place = place
         self._peeks = peeks
+        self._deletes_singly = False
 
     def fetch(self, name: str, sink: Sink, *, byte_range: tuple[int, int] | None = None) -> None:
         """Pour a file into the sink. Raises ObjectNotFound, AccessDenied, StorageUnavailable."""
@@ -205,18 +208,53 @@ class CloudStore:
         except ObjectNotFound:
             return
 
+    def remove_many(self, names: Sequence[str]) -> None:
+        """Delete files; they need not exist. A thousand with a request, where the service can."""
+        keys = [self._key(name) for name in names]
+        for at in range(0, len(keys), _MAX_BULK_KEYS):
+            if not self._deletes_singly:
+                try:
+                    with self._errors(""):
+                        # The writer may send headers that are for puts, and deletes one by one.
+                        obstore.delete(self._reader, keys[at : at + _MAX_BULK_KEYS])
+                    continue
+                except StorageError:  # not each service can, and some want what is there
+                    pass
+            for name in names[at : at + _MAX_BULK_KEYS]:
+                self.remove(name)
+            self._deletes_singly = True
+
     def iter_names(self, prefix: str = "") -> Iterator[str]:
         """All names that begin with the prefix; keys that are no names of files are left out."""
-        above = prefix.rpartition("/")[0]
+        above, _, name_prefix = prefix.rpartition("/")
         if above:
             check_name(above)
         below = (self._prefix + above).rstrip("/")
         with self._errors(below):
-            for page in obstore.list(self._reader, prefix=below or None):
-                for found in page:
-                    name = found["path"].removeprefix(self._prefix)
-                    if name.startswith(prefix) and _is_name(name):
-                        yield name
+            if name_prefix:
+                yield from self._iter_alike(below, self._prefix + prefix)
+            else:
+                yield from self._iter_below(below)
+
+    def _iter_alike(self, directory: str, start: str) -> Iterator[str]:
+        """Names in a directory that begin alike: no need to list all that is beside them."""
+        found = obstore.list_with_delimiter(self._reader, prefix=directory or None)
+        for meta in found["objects"]:
+            if meta["path"].startswith(start):
+                yield from self._names_of([meta["path"]])
+        for below in found["common_prefixes"]:
+            if below.startswith(start):
+                yield from self._iter_below(below.rstrip("/"))
+
+    def _iter_below(self, directory: str) -> Iterator[str]:
+        for page in obstore.list(self._reader, prefix=directory or None):
+            yield from self._names_of(found["path"] for found in page)
+
+    def _names_of(self, keys: Iterable[str]) -> Iterator[str]:
+        for key in keys:
+            name = key.removeprefix(self._prefix)
+            if _is_name(name):
+                yield name
 
     def sync(self) -> None:
         """Nothing to do: an acknowledged put survives."""
