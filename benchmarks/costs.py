@@ -18,6 +18,7 @@ class Cost:
 
     wall_seconds: float
     cpu_seconds: float
+    user_seconds: float
     memory_bytes: int
     output: str = ""
 
@@ -42,8 +43,8 @@ def run_measured(
         measured=True,
         environment=environment,
     )
-    wall, cpu, memory = json.loads(report.read_text())
-    return Cost(wall, cpu, memory, output)
+    user, system, wall, memory = json.loads(report.read_text())
+    return Cost(wall, user + system, user, memory, output)
 
 
 def middle(costs: Sequence[Cost]) -> Cost:

@@ -17,7 +17,7 @@ def main() -> int:
     _, status, usage = os.wait4(process, 0)
     wall = time.perf_counter() - start
     with open(report, "w", encoding="ascii") as file:
-        json.dump([wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024], file)
+        json.dump([usage.ru_utime, usage.ru_stime, wall, usage.ru_maxrss * 1024], file)
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
