@@ -278,6 +278,8 @@ class FileChanges:
         """Note that one file, or the visit, is through; write what has gathered."""
         directory.missing -= 1
         if directory.edits and (not directory.missing or len(directory.edits) >= _EDITS_AT_ONCE):
+            # By name and not by completion: the same content makes the same catalog.
+            directory.edits.sort(key=lambda edit: edit[0].name)
             self._editor.put(directory.path, directory.edits)
             directory.edits = []
         memory = self._memory

@@ -64,8 +64,10 @@ class CacheDirectory:
         return is_sole
 
     def close(self) -> None:
-        """Close the descriptor."""
-        os.close(self.fd)
+        """Close the descriptor; again does nothing."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def recreate(self) -> None:
         """Make again what was deleted: the directory itself or directories in it."""
