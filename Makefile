@@ -24,7 +24,8 @@ demo:
 
 test:
 	@tools/setup test
-	$(PYTHON) -m pytest $(PYTEST)
+	$(PYTHON) -m pytest -n auto --dist worksteal -m "not system" $(PYTEST); quick=$$?; \
+	$(PYTHON) -m pytest -m system $(PYTEST) && exit $$quick
 
 check:
 	@tools/setup check
