@@ -173,6 +173,27 @@ def test_a_lost_repository_key_is_replaced(made: Path, world: Path, tree: Path) 
     assert outcrop("verify", FQRN).code == 0
 
 
+@pytest.mark.parametrize("renew", ["repository-key", "master-key"])
+def test_an_import_interrupted_before_the_new_signature_goes_on(
+    made: Path, world: Path, tree: Path, monkeypatch: pytest.MonkeyPatch, renew: str
+) -> None:
+    from outcrop.publisher import takeover
+
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    kept = forget(world)
+    (kept / f"{FQRN}.key").unlink()
+    (kept / f"{FQRN}.crt").unlink()
+    keys = ("--keys", kept) if renew == "repository-key" else ()
+    with monkeypatch.context() as patched:
+        patched.setattr(takeover, "sign_again", stop)
+        assert outcrop("import", FQRN, *keys, "--renew", renew).code == 130
+    assert outcrop("import", FQRN).code == 0
+    assert outcrop("publish", FQRN, "--from", tree).code == 0
+    assert outcrop("verify", FQRN).code == 0
+
+
 @pytest.mark.parametrize("name", ["basic", "gc", "shake128", "uncompressed"])
 def test_a_repository_of_the_real_tools_is_taken_over_without_its_keys(
     world: Path, tree: Path, name: str

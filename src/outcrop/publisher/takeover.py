@@ -94,7 +94,8 @@ def import_repository(
 
     `keys_from` is a directory with `FQRN.pub` and the others, unless they are in the key directory
     already. Raises RepositoryExists, RepositoryNotFound, TrustError, PublisherSettingsError,
-    StorageError; whatever was written by then is found and used when it is called again.
+    StorageError. Interrupted once keys were made, it goes on without `renew`: they are in use then,
+    or are in the way, which is said.
     """
     upstream = upstream or Upstream.local(locations.repository(check_fqrn(fqrn)))
     if (locations.server_config(fqrn) / "server.conf").exists():
@@ -259,7 +260,8 @@ def _renew(
     if renew >= Renewal.REPOSITORY_KEY:
         keys = make_repository_key(locations, fqrn, now=now)
     master = FileMasterKey.read(locations, fqrn)
-    listed = (read_key(locations, f"{fqrn}.crt"),)
+    # The one that is replaced is listed until the next `resign`: what is served stays believed.
+    listed = (read_key(locations, f"{fqrn}.crt"),) + ((trusted.certificate,) if keys else ())
     resign(locations, settings, store, master, now=now, days=days, certificates=listed)
     if keys is None:
         return trusted_manifest(locations, settings, store, now=now)
